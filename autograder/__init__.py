@@ -1,0 +1,1 @@
+"""What students never get: hidden checks, wrong and right answers, the grading plugin."""
