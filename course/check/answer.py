@@ -1,8 +1,9 @@
 """Call a student's function as if it lived on another planet.
 
-The call happens in a forked child with a deadline, so that an answer that loops, exits, or crashes the interpreter costs
-its own verdict and nothing else. What comes back is plain data (numbers, strings, bytes, lists, tuples, dicts, sets):
-never an object with behaviour, so ``__eq__`` cannot be bribed. A coroutine is run to its end, a generator is listed.
+The call happens in a forked child with a deadline, so that an answer that loops, exits, or crashes the interpreter
+costs its own verdict and nothing else. What comes back is plain data (numbers, strings, bytes, lists, tuples, dicts,
+sets): never an object with behaviour, so ``__eq__`` cannot be bribed. A coroutine is run to its end, a generator is
+listed.
 
 The child inherits the caller's memory (fork), so functions defined in a notebook work as they are; it cannot change it.
 
@@ -77,11 +78,11 @@ class NotPlainError(TypeError):
     """A value that cannot cross: carries the offending type's name."""
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:  # noqa: PLR0911 - one return per kind of value
     """Copy `value` into exact builtin types.
 
-    Subclasses are reduced to what they stand for (an IntEnum member to its int, a named tuple to a tuple, a memoryview to
-    bytes), generators and iterators are listed.
+    Subclasses are reduced to what they stand for (an IntEnum member to its int, a named tuple to a tuple, a memoryview
+    to bytes), generators and iterators are listed.
 
     Raises:
         NotPlainError: for anything else, or nesting deeper than 50.

@@ -17,7 +17,7 @@ def shorten(value: Any) -> str:
     return _short.repr(value)
 
 
-def difference(expected: Any, obtained: Any, path: str = "") -> str:
+def difference(expected: Any, obtained: Any, path: str = "") -> str:  # noqa: PLR0911 - one per kind of value
     """Describe the first difference between two plain values.
 
     Args:

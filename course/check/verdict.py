@@ -82,10 +82,10 @@ class Verdict:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Text for consoles and screen readers, the same words in HTML for notebooks."""
         colour = {State.CORRECT: "#1a7f37", State.NEARLY: "#8a5a00"}.get(self.state, "#a40e26")
-        body = html.escape(str(self))
+        style = f"margin:0;padding:.4em .8em;border-left:4px solid {colour};white-space:pre-wrap"
         return {
             "text/plain": str(self),
-            "text/html": f'<pre role="status" style="margin:0;padding:.4em .8em;border-left:4px solid {colour}">{body}</pre>',
+            "text/html": f'<pre role="status" style="{style}">{html.escape(str(self))}</pre>',
         }
 
 
