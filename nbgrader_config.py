@@ -1,0 +1,27 @@
+# What plain nbgrader commands, the formgrader and `course build` read; start them at the root of the checkout.
+# Students' work, grades and the exchange stay below autograder/ and out of git.
+import os
+from pathlib import Path
+
+c = get_config()
+ROOT = Path(__file__).resolve().parent
+
+c.CourseDirectory.course_id = "virtualization"
+c.CourseDirectory.root = str(ROOT)
+c.CourseDirectory.release_directory = "release/en"
+c.CourseDirectory.submitted_directory = "autograder/work/submitted"
+c.CourseDirectory.autograded_directory = "autograder/work/autograded"
+c.CourseDirectory.feedback_directory = "autograder/work/feedback"
+c.CourseDirectory.solution_directory = "autograder/work/solution"
+c.CourseDirectory.source_with_tests_directory = "autograder/work/source_with_tests"
+c.CourseDirectory.db_url = f"sqlite:///{ROOT}/autograder/gradebook.db"
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", ".pytest_cache"]
+c.Exchange.root = os.environ.get("NBGRADER_EXCHANGE", str(ROOT / "autograder" / "exchange"))
+
+c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError"}
+
+# A lesson boots machines: 300 s for a cell. Asking a kernel politely to end can cost four seconds; killing it none.
+c.Execute.timeout = 300
+c.Execute.shutdown_kernel = "immediate"
+# Kernels on a host shared by many people talk over an encrypted channel (and stop complaining that they do not).
+c.KernelManager.transport_encryption = "auto"
