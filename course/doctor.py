@@ -16,6 +16,7 @@ from rich.table import Table
 from . import capability, lab
 from .capability import State
 from .error import CourseError
+from .guest.cache import cache_dir
 
 PROGRAMS = {  # what lessons start -> Debian package, what for
     "qemu-system-x86_64": ("qemu-system-x86", "virtual machines"),
@@ -100,7 +101,7 @@ def _programs() -> Iterator[Symptom]:
 
 
 def _disk() -> Symptom:
-    place = existing_parent(capability.cache_folder())
+    place = existing_parent(cache_dir())
     free_mib = shutil.disk_usage(place).free // 2**20
     observed = f"{free_mib} MiB free in {place}"
     if not os.access(place, os.W_OK):

@@ -13,7 +13,7 @@ The result is kept for as long as the circumstances last: the same boot, user, n
 
 from __future__ import annotations
 
-from .probing import cache_folder, probe
+from .probing import probe
 from .report import Observation, Report, State, Tier
 
-__all__ = ["Observation", "Report", "State", "Tier", "cache_folder", "probe"]
+__all__ = ["Observation", "Report", "State", "Tier", "probe"]

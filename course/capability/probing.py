@@ -158,32 +158,29 @@ def _identity(path: str) -> list[int]:
     return [status.st_mode, status.st_uid, status.st_gid, status.st_rdev, status.st_mtime_ns]
 
 
-def cache_folder() -> Path:
-    """Return where the course keeps what it made once: ``$COURSE_CACHE``, else the user's cache directory."""
-    chosen = os.environ.get("COURSE_CACHE")
-    if chosen:
-        return Path(chosen)
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path's one raises
-    return Path(home) / "virtualization-course"
+# No home, no permission, no space, damaged: the probe does without its memory.
+NOT_KEPT = (OSError, RuntimeError, ImportError, ValueError, TypeError, KeyError)
 
 
 def cache_path() -> Path:
     """Return the file that holds the last result."""
-    return cache_folder() / "capability.json"
+    from ..guest.cache import cache_dir  # noqa: PLC0415 - the children that experiment need no guests
+
+    return cache_dir() / "capability.json"
 
 
 def _recall(key: str) -> Report | None:
     try:
         kept: Mapping[str, Any] = json.loads(cache_path().read_text())
         return Report.from_dict(kept["report"]) if kept["circumstances"] == key else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except NOT_KEPT:
         return None
 
 
 def _remember(key: str, report: Report) -> None:
     """Keep the result for the next call; a cache that cannot be written is no reason to fail."""
-    path = cache_path()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*NOT_KEPT):
+        path = cache_path()
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".capability-", delete=False) as file:
             json.dump({"circumstances": key, "report": report.as_dict()}, file)

@@ -92,9 +92,13 @@ class Tier:
         """Yes when all experiments of the tier went well, partly when some did."""
         return State.of_all([observation.state for observation in self.observations])
 
-    def __bool__(self) -> bool:
-        """A tier is true when all of it works."""
+    @property
+    def available(self) -> bool:
+        """Whether all of the tier works."""
         return self.state is State.YES
+
+    def __bool__(self) -> bool:
+        return self.available
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
