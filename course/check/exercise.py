@@ -71,7 +71,16 @@ class Trial:
         """Call the answer and return its plain value; every other outcome ends the check with its own message."""
         done = self.attempt(*args, deadline_s=deadline_s, **kwargs)
         shown = ", ".join([*(shorten(a) for a in args), *(f"{k}={shorten(v)}" for k, v in kwargs.items())])
-        asked = f"{self.exercise}({shown})"
+        return self.value_of(done, f"{self.exercise}({shown})", none_is_an_answer=none_is_an_answer)
+
+    def value_of(self, done: Call, asked: str, *, none_is_an_answer: bool = False) -> Any:
+        """Return the plain value of a finished call; every other outcome ends the check with its own message.
+
+        Args:
+            done: what `attempt` returned, for steps that look at the witness first.
+            asked: the call as the student shall read it, such as ``"grow(qmp_path, 128)"``.
+            none_is_an_answer: whether the answer may return None.
+        """
         if done.outcome is Outcome.RAISED:
             self.wrong(
                 "raised",
