@@ -35,8 +35,8 @@ class State(enum.Enum):
 
     @classmethod
     def of_all(cls, states: list[State]) -> State:
-        """The state of a whole: yes when all of it works, no when nothing does."""
-        if all(state is cls.YES for state in states):
+        """The state of a whole: yes when all of it works, no when nothing does (or nothing was tried)."""
+        if states and all(state is cls.YES for state in states):
             return cls.YES
         return cls.NO if all(state is cls.NO for state in states) else cls.PARTLY
 
@@ -149,7 +149,8 @@ class Report:
     @property
     def kvm(self) -> str:
         """The level of KVM: absent, no-permission, bad-api, broken, mini or full (only that one boots Linux)."""
-        return str(self.observation("kvm").facts.get("level", "broken"))
+        levels = [o.facts.get("level") for o in self["T3"].observations if o.name == "kvm"]
+        return str(levels[0] if levels and levels[0] else "absent")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON data: ``best``, ``kvm`` and one entry per tier."""
@@ -218,11 +219,15 @@ def badge(report: Report) -> str:
 
 def details(report: Report) -> str:
     """Fold out what was observed, tier by tier, with the remedies."""
+
+    def lines(texts: list[str]) -> str:
+        return "<br/>".join(escape(text) for text in texts if text)
+
     rows = "".join(
         f'<tr><th scope="row" style="text-align:left">{tier.name} {escape(tier.title)}</th>'
         f'<td style="text-align:left">{tier.state.mark} {tier.state.value}</td>'
-        f'<td style="text-align:left">{"<br>".join(escape(o.name + ": " + o.observed) for o in tier.observations)}</td>'
-        f'<td style="text-align:left">{"<br>".join(escape(o.remedy) for o in tier.observations if o.remedy)}</td></tr>'
+        f'<td style="text-align:left">{lines([o.name + ": " + o.observed for o in tier.observations])}</td>'
+        f'<td style="text-align:left">{lines([o.remedy for o in tier.observations])}</td></tr>'
         for tier in report.tiers
     )
     headings = "".join(
