@@ -25,3 +25,22 @@ c.Execute.timeout = 300
 c.Execute.shutdown_kernel = "immediate"
 # Kernels on a host shared by many people talk over an encrypted channel (and stop complaining that they do not).
 c.KernelManager.transport_encryption = "auto"
+
+# Submissions are rebuilt on the released notebook before they are graded: one broken file must not stop the others.
+c.Autograde.exporter_class = "autograder.repair.TolerantExporter"
+c.Autograde.sanitize_preprocessors = [
+    "autograder.repair.Repair",
+    "nbgrader.preprocessors.ClearOutput",
+    "nbgrader.preprocessors.DeduplicateIds",
+    "nbgrader.preprocessors.OverwriteKernelspec",
+    "nbgrader.preprocessors.OverwriteCells",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+
+# Feedback goes to students: no hidden tests, no scripts that a student's output may carry.
+c.GenerateFeedback.preprocessors = [
+    "nbgrader.preprocessors.GetGrades",
+    "autograder.feedback.HideHiddenTests",
+    "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+]
+c.HTMLExporter.sanitize_html = True

@@ -18,12 +18,13 @@ line.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import unicodedata
 from typing import Any, NamedTuple
 
 from ..error import BuildError
-from .markers import Block, MarkerError, Region, regions, without
+from .markers import Block, MarkerError, Region, is_marker, regions, without
 from .text import Cell, Lesson
 
 
@@ -73,10 +74,11 @@ def expand(lesson: Lesson) -> None:
     """
     section, number = lesson.name, 0
     seen: dict[str, int] = {}
+    lesson.cells = [part for cell in lesson.cells for part in _split(lesson.name, cell)]
     for cell in lesson.cells:
         titles = headings(cell.source) if cell.kind == "markdown" else []
         if titles:
-            section, number = slug(titles[0][1]), 0
+            section, number = slug(titles[0].text), 0
         spec = cell.metadata.pop("ng", None)
         if spec is not None:
             cell.metadata["nbgrader"] = _grade(lesson.name, cell, str(spec))
@@ -89,8 +91,6 @@ def expand(lesson: Lesson) -> None:
             raise BuildError(lesson.name, message, line=cell.line, cell=cell.id)
         seen[cell.id] = cell.line
         _check_regions(lesson.name, cell)
-        if titles:
-            section = slug(titles[-1][1])
 
 
 def notebook(lesson: Lesson) -> dict[str, Any]:
@@ -103,19 +103,43 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
     }
 
 
-def headings(source: str) -> list[tuple[int, str]]:
-    """Level and text of the headings in Markdown, outside its fences."""
+class Heading(NamedTuple):
+    """A heading of a Markdown cell; `index` is its 0-based line."""
+
+    level: int
+    text: str
+    index: int
+
+
+def headings(source: str) -> list[Heading]:
+    """Find the headings of a Markdown cell, outside its fences."""
     found, fence = [], ""
-    for line in source.split("\n"):
+    for index, line in enumerate(source.split("\n")):
         mark = re.match(r" {0,3}(`{3,}|~{3,})", line)
         if fence:
             if mark and mark[1].startswith(fence):
                 fence = ""
         elif mark:
             fence = mark[1]
-        elif match := _HEADING.match(line):
-            found.append((len(line) - len(line.lstrip("#")), match[1]))
+        elif (match := _HEADING.match(line)) and not is_marker(line):
+            found.append(Heading(len(line) - len(line.lstrip("#")), match[1], index))
     return found
+
+
+def _split(lesson: str, cell: Cell) -> list[Cell]:
+    """Cut prose before each of its headings: JupyterLab folds sections and lists them by cells that begin with one."""
+    cuts = [heading.index for heading in headings(cell.source) if heading.index] if cell.kind == "markdown" else []
+    if not cuts:
+        return [cell]
+    if "ng" in cell.metadata:
+        message = "a heading inside a graded cell; end the cell above it with a line `+++`"
+        raise BuildError(lesson, message, line=cell.line + cuts[0], cell=str(cell.metadata["ng"]))
+    lines = cell.source.split("\n")
+    parts = []
+    for start, end in zip([0, *cuts], [*cuts, len(lines)], strict=True):
+        source = "\n".join(lines[start:end]).strip("\n")
+        parts.append(dataclasses.replace(cell, source=source, metadata=dict(cell.metadata), line=cell.line + start))
+    return parts
 
 
 def slug(text: str) -> str:

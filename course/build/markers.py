@@ -78,6 +78,11 @@ def regions(source: str) -> list[Block]:
     return found
 
 
+def is_marker(line: str) -> bool:
+    """True for a BEGIN or END line, which Markdown would take for a heading."""
+    return bool(_MARKER.search(line))
+
+
 def without(source: str, *kinds: Region) -> str:
     """`source` without its regions of these kinds, markers included."""
     lines = source.split("\n")

@@ -24,5 +24,6 @@ def small_course(root: Path) -> Layout:
     shutil.copytree(Path(__file__).parent / "lessons", root / "course" / "lessons")
     (root / "tests" / "notebooks").mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "notebooks" / "sanitize.cfg", root / "tests" / "notebooks" / "sanitize.cfg")
+    (root / "autograder").mkdir()  # the gradebook lies here
     shutil.copy(ROOT / "nbgrader_config.py", root / "nbgrader_config.py")
     return Layout(root)
