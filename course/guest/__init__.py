@@ -1,0 +1,41 @@
+"""Everything that boots: a small Linux, programs without any system, disks and CDs, made here and kept in a cache.
+
+::
+
+    from course import guest
+
+    with guest.linux() as vm:                       # a clone of a booted Linux: 0.1 s
+        print(vm.console.run("uname -r"))
+
+    Machine("-kernel", guest.baremetal.counter())   # 32-bit code, no system
+    Machine("-drive", f"file={guest.bootsector.disk()},format=raw,snapshot=on")
+    Machine("-m", "192", *guest.iso.drive(guest.iso.live()))
+"""
+
+from __future__ import annotations
+
+from . import baremetal, bootsector, cache, iso, template
+from .cache import Progress, cache_dir
+from .commandline import Spec
+from .linux import LinuxGuest, counter, linux
+
+__all__ = ["LinuxGuest", "baremetal", "bootsector", "build", "cache_dir", "counter", "iso", "linux"]
+
+
+def build(progress: Progress | None = None) -> None:
+    """Build whatever is not there yet: kernel, userland, template, live ISO, bare-metal programs.
+
+    Args:
+        progress: called with a short sentence at each step that takes time.
+
+    Raises:
+        GuestError: something cannot be fetched or built; says what, and what to do.
+    """
+    with cache.watched(progress):
+        boot = template.files()
+        template.ensure(Spec(), boot)
+        iso.live()
+        bootsector.disk()
+        bootsector.cd()
+        baremetal.hello()
+        baremetal.counter()
