@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..error import BuildError
-from . import outputs, text
-from .expand import expand, notebook
+from . import outputs
+from .expand import load, notebook
 from .figures import figures, present
 from .layout import Layout
+from .leaks import release_leaks
 from .release import files, generated
 from .text import Lesson
 
+_LEAK_REMEDY = "students must not have it: correct the text and build"
 _FOLDER_REMEDY = "remove it, or give it a text in course/lessons/"
 
 
@@ -37,28 +39,23 @@ class Finding:
         return f"{self.path}: {self.problem}; {self.remedy}"
 
 
-def load(layout: Layout, lesson: str) -> Lesson:
-    """Read and expand a lesson's text."""
-    read = text.read(layout.text(lesson))
-    expand(read)
-    return read
-
-
 def audit(layout: Layout, lessons: Sequence[str], *, everything: bool) -> list[Finding]:
     """Look for all that is missing, stale, changed by hand or too much.
 
     Args:
         layout: the course.
         lessons: which lessons.
-        everything: look for folders without a text as well.
+        everything: look for folders without a text and for leaked secrets as well.
     """
     found: list[Finding] = []
     sound = []
+    readable = True
     for lesson in lessons:
         try:
-            problems = source_problems(layout, load(layout, lesson))
+            problems = source_problems(layout, load(layout.text(lesson)))
         except BuildError as error:
             found.append(Finding(str(layout.text(lesson).relative_to(layout.root)), str(error), "correct the text"))
+            readable = False
             continue
         found += problems
         if not problems:
@@ -66,6 +63,11 @@ def audit(layout: Layout, lessons: Sequence[str], *, everything: bool) -> list[F
     found += release_problems(layout, sound)
     if everything:
         found += _strays(layout)
+        if readable:
+            found += [
+                Finding(leak.path, f"leaks {leak.what!r} of {leak.origin}", _LEAK_REMEDY)
+                for leak in release_leaks(layout)
+            ]
     return found
 
 

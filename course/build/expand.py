@@ -21,11 +21,12 @@ import ast
 import dataclasses
 import re
 import unicodedata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..error import BuildError
 from .markers import Block, MarkerError, Region, is_marker, regions, without
-from .text import Cell, Lesson
+from .text import Cell, Lesson, read
 
 
 class _Kind(NamedTuple):
@@ -66,6 +67,17 @@ LANGUAGE_INFO = {
 }
 
 
+def load(path: Path) -> Lesson:
+    """Read and expand the lesson's text at `path`.
+
+    Raises:
+        BuildError: the text cannot become a notebook.
+    """
+    lesson = read(path)
+    expand(lesson)
+    return lesson
+
+
 def expand(lesson: Lesson) -> None:
     """Give every cell of `lesson` its id and, where it has ``ng``, its nbgrader metadata.
 
@@ -104,11 +116,11 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
 
 
 class Heading(NamedTuple):
-    """A heading of a Markdown cell; `index` is its 0-based line."""
+    """A heading of a Markdown cell; `at` is its 0-based line."""
 
     level: int
     text: str
-    index: int
+    at: int
 
 
 def headings(source: str) -> list[Heading]:
@@ -128,7 +140,7 @@ def headings(source: str) -> list[Heading]:
 
 def _split(lesson: str, cell: Cell) -> list[Cell]:
     """Cut prose before each of its headings: JupyterLab folds sections and lists them by cells that begin with one."""
-    cuts = [heading.index for heading in headings(cell.source) if heading.index] if cell.kind == "markdown" else []
+    cuts = [heading.at for heading in headings(cell.source) if heading.at] if cell.kind == "markdown" else []
     if not cuts:
         return [cell]
     if "ng" in cell.metadata:

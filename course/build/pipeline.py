@@ -121,12 +121,12 @@ def _execute_stale(
 def _make_source(layout: Layout, lesson: str, force: bool, timeout_s: float, progress: Progress) -> bool:
     """Make one instructor's notebook; False when it was right already."""
     from . import outputs  # noqa: PLC0415
-    from .audit import load, source_problems  # noqa: PLC0415
+    from .audit import source_problems  # noqa: PLC0415
     from .execute import execute  # noqa: PLC0415
-    from .expand import notebook  # noqa: PLC0415
+    from .expand import load, notebook  # noqa: PLC0415
     from .figures import figures, write  # noqa: PLC0415
 
-    read = load(layout, lesson)
+    read = load(layout.text(lesson))
     found = figures(read, layout.lessons)
     if not force and not source_problems(layout, read):
         return False
