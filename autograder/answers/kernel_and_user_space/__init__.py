@@ -1,0 +1,1 @@
+"""Answers to lesson 3, *Kernel and user space*."""

@@ -1,0 +1,162 @@
+"""File descriptors: small numbers that stand for something that the kernel holds open for one process.
+
+The number means nothing to another process: descriptor 3 of one is not descriptor 3 of the other. A Unix socket can
+carry a descriptor across (`SCM_RIGHTS`): the kernel then opens a *new* number in the receiver for the *same* open file,
+its read position included.
+
+Source: unix(7), memfd_create(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+
+_MAX_FDS = 8
+_PATIENCE_S = 1.0  # for a sender that says nothing more and does not close
+_LIMIT_BYTES = 16 << 20
+
+
+def open_descriptors(pid: int | str = "self") -> dict[int, str]:
+    """List the open descriptors of a process of yours: number → what it is, as the kernel names it."""
+    folder = Path("/proc", str(pid), "fd")
+    found = {}
+    for entry in sorted(folder.iterdir(), key=lambda e: int(e.name)):
+        with contextlib.suppress(OSError):  # the one that reads this folder is closed by now
+            found[int(entry.name)] = str(entry.readlink())
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivery:
+    """What arrived on one connection.
+
+    Attributes:
+        data: the ordinary bytes.
+        contents: the whole content of each descriptor that came along.
+        kinds: what the kernel calls each of them, such as ``"/memfd:x (deleted)"``.
+    """
+
+    data: bytes
+    contents: tuple[bytes, ...]
+    kinds: tuple[str, ...]
+
+
+class _Listener:
+    """A Unix stream socket in a folder of its own, served by a thread."""
+
+    def __init__(self, name: str) -> None:
+        self._folder = tempfile.mkdtemp(prefix=name + "-")
+        self.path = str(Path(self._folder, name))
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen(8)
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client, contextlib.suppress(OSError):
+                client.settimeout(_PATIENCE_S)
+                self._meet(client)
+
+    def _meet(self, client: socket.socket) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop listening and remove the address."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Mailbox(_Listener):
+    """Receives what others send to its address, descriptors included.
+
+    Attributes:
+        path: the address, a Unix stream socket.
+        deliveries: what arrived, one entry per connection.
+    """
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self._arrived = threading.Condition()
+        super().__init__("mailbox")
+
+    def __enter__(self) -> Mailbox:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def wait(self, count: int, timeout_s: float = 2.0) -> list[Delivery]:
+        """Return the deliveries once there are `count` of them, or after `timeout_s`."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(self.deliveries) >= count, timeout_s)
+            return list(self.deliveries)
+
+    def _meet(self, client: socket.socket) -> None:
+        data, fds = b"", []
+        with contextlib.suppress(OSError):
+            while len(data) < _LIMIT_BYTES:
+                chunk, passed, _, _ = socket.recv_fds(client, 1 << 16, _MAX_FDS)
+                fds += passed
+                if not chunk:
+                    break
+                data += chunk
+        kinds = tuple(str(Path(f"/proc/self/fd/{fd}").readlink()) for fd in fds)
+        contents = tuple(_content(fd) for fd in fds)
+        for fd in fds:
+            os.close(fd)
+        with self._arrived:
+            self.deliveries.append(Delivery(data, contents, kinds))
+            self._arrived.notify_all()
+
+
+class Dispenser(_Listener):
+    """Hands one descriptor to whoever connects: a memfd with `content`, its position at `position`.
+
+    Attributes:
+        path: the address, a Unix stream socket.
+    """
+
+    def __init__(self, content: bytes, *, position: int = 0) -> None:
+        self._fd = os.memfd_create("parcel")
+        os.write(self._fd, content)
+        os.lseek(self._fd, position, os.SEEK_SET)
+        super().__init__("dispenser")
+
+    def __enter__(self) -> Dispenser:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _meet(self, client: socket.socket) -> None:
+        socket.send_fds(client, [b"parcel"], [self._fd])
+
+    def close(self) -> None:
+        """Stop listening and close the descriptor."""
+        super().close()
+        os.close(self._fd)
+
+
+def _content(fd: int) -> bytes:
+    """Everything in an open file, whatever its position; empty when it is not a file."""
+    try:
+        return os.pread(fd, _LIMIT_BYTES, 0)
+    except OSError:
+        return b""
