@@ -26,7 +26,7 @@ def judge(trial: Trial, text: str, expected: float, idle: float) -> None:
         state("text-not-number", f"{asked} you returned the string {got!r}.", "How do you make a number of it?")
     if got == idle != expected:
         trial.wrong("idle-time", f"{asked} you returned {got!r}, the idle time.", "Which number counts since boot?")
-    if got == expected + idle:
+    if got == expected + idle != expected:
         trial.wrong("sum", f"{asked} you returned {got!r}, the sum of both numbers.", "Only the first is the uptime.")
     if got != expected and int(got) == int(expected):
         trial.nearly("lost-decimals", f"{asked} you returned {got!r} instead of {expected!r}.", "Keep the decimals.")
