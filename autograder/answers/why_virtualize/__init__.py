@@ -1,0 +1,1 @@
+"""Answers to lesson 01, why virtualize: one module per exercise."""
