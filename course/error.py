@@ -60,6 +60,8 @@ class MachineError(CourseError):
         output: what QEMU wrote on its standard error (and, where it helps, the end of the serial console).
     """
 
+    whose_words = "QEMU said: "
+
     def __init__(
         self, message: str, *, command: Sequence[str] = (), exitcode: int | None = None, output: str = ""
     ) -> None:
@@ -72,7 +74,7 @@ class MachineError(CourseError):
     def __str__(self) -> str:
         lines = [self.message]
         if self.output.strip():
-            lines.append("QEMU said: " + self.output.strip())
+            lines.append(self.whose_words + self.output.strip())
         if self.exitcode is not None:
             lines.append(f"exit code: {self.exitcode}")
         if self.command:
@@ -90,6 +92,8 @@ class MachineGone(MachineError):  # noqa: N818 - a state, as in FileNotFound
 
 class ConsoleTimeout(MachineError):  # noqa: N818 - the field's word
     """The guest's serial console did not show what was expected in time; `output` is the end of the console."""
+
+    whose_words = "the console ended with: "
 
 
 class EventTimeout(MachineError):  # noqa: N818

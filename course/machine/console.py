@@ -7,6 +7,7 @@ complete even when nobody looks. `expect` searches what has not been consumed by
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 import secrets
@@ -144,10 +145,18 @@ class Console:
         return int(match[1]), match.string[: match.start()]
 
     def close(self) -> None:
-        """Stop reading and close the socket; what was read stays readable."""
-        self._background.post(self._hang_up)
+        """Read what is left, then close the socket; the transcript stays."""
+
+        async def close() -> None:
+            self._read()
+            self._hang_up()
+
+        with contextlib.suppress(TimeoutError):
+            self._background.run(close(), 5)
 
     def _read(self) -> None:
+        if self.closed:
+            return
         try:
             data = os.read(self._sock.fileno(), 1 << 16)
         except BlockingIOError:

@@ -35,6 +35,11 @@ class PrivateDirectory:
         fresh.rename(self.path)
         self._owner = os.getpid()
 
+    @property
+    def owned(self) -> bool:
+        """True in the process that made it, while it is there."""
+        return os.getpid() == self._owner and self._fd >= 0
+
     def socket(self, name: str) -> str:
         """Return the path of a socket `name` in here.
 
@@ -45,7 +50,7 @@ class PrivateDirectory:
 
     def remove(self) -> None:
         """Remove the directory and all in it; does nothing in a forked copy of the owner."""
-        if os.getpid() == self._owner and self._fd >= 0:
+        if self.owned:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._fd)
             self._fd = -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,21 @@ _HINTS = (
 def hint(output: str) -> str:
     """Return what to do about a start that failed with this output; empty when nothing better than reading it."""
     return next((advice for pattern, advice in _HINTS if re.search(pattern, output, re.IGNORECASE)), "")
+
+
+_SIGNALS = {
+    signal.SIGKILL: " (by someone else, or by the kernel for want of memory)",
+    signal.SIGSYS: " (its sandbox: it tried what it must not, such as starting a program; see sandbox=False)",
+    signal.SIGXFSZ: " (a file grew over the limit set by ulimit -f)",
+}
+
+
+def end_of(exitcode: int) -> str:
+    """Say in words how a process ended."""
+    if exitcode >= 0:
+        return f"It ended with exit code {exitcode}."
+    number = signal.Signals(-exitcode)
+    return f"It was ended by {number.name}{_SIGNALS.get(number, '')}."
 
 
 def command(

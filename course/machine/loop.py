@@ -3,8 +3,10 @@
 A notebook already runs a loop in its main thread, a script runs none, an answer runs in a forked child where every
 thread of the parent is gone. A loop of our own works in all three: synchronous code hands it work and waits.
 
-It is found by process id, so a forked child makes its own on first use. The one inherited from the parent is left as
-it is: closing it would take the file descriptors out of the parent's epoll set, which the two processes share.
+It is found by process id, so a forked child makes its own on first use. The one inherited from the parent must stay
+untouched until the child has gone: the two processes share one epoll set, and any transport that the child closes,
+be it in the garbage collection at its end, is taken out of the parent's set too. The parent would wait forever. So
+the child gives the inherited loop and all that lives on it one reference too many: they are never collected.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import contextlib
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -24,9 +26,16 @@ _backgrounds: dict[int, Background] = {}
 
 
 class Background:
-    """A running asyncio loop, owned by a daemon thread."""
+    """A running asyncio loop, owned by a daemon thread.
+
+    Attributes:
+        loop: the loop.
+        held: objects that live on the loop and end there. asyncio itself holds streams and tasks only weakly: without
+            this, any thread's garbage collection could tear them down.
+    """
 
     def __init__(self) -> None:
+        self.held: set[object] = set()
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -40,6 +49,7 @@ class Background:
                 self._thread = threading.Thread(target=self.loop.run_forever, name="course-machine-loop", daemon=True)
                 self._thread.start()
                 atexit.register(self._stop)
+                os.register_at_fork(after_in_child=self._immortalize)
         return self
 
     def inside(self) -> bool:
@@ -68,14 +78,16 @@ class Background:
             future.cancel()
             raise
 
+    def _immortalize(self) -> None:
+        for thing in (self, self.loop, *asyncio.all_tasks(self.loop)):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
     def _stop(self) -> None:
         if os.getpid() != self._pid or self._thread is None:
             return
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=2)
-        if not self._thread.is_alive():
-            self.loop.close()
+        self._immortalize()  # the process ends: connections that are still open need no farewell, nor warnings
 
 
 def background() -> Background:

@@ -15,7 +15,6 @@ import contextlib
 import enum
 import os
 import shlex
-import signal
 import socket
 import threading
 import time
@@ -102,8 +101,18 @@ class Machine:
         self._monitor: Monitor | None = None
         self._console: Console | None = None
         self._fd_lock = threading.Lock()
-        self._log = EventLog(self.fault)
-        self._finalizer: weakref.finalize[..., Machine] | None = None
+        # The loop's thread holds the event log and the console. They must not hold the machine: one that is dropped
+        # without having been ended is to be collected, and its finalizer ends QEMU.
+        this = weakref.ref(self)
+
+        def fault(kind: type[MachineError], message: str) -> MachineError:
+            vm = this()
+            return kind(message) if vm is None else vm.fault(kind, message)
+
+        self._fault = fault
+        self._log = EventLog(fault)
+        self._resources = contextlib.ExitStack()
+        weakref.finalize(self, self._resources.close)
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -143,7 +152,7 @@ class Machine:
             with monitor_there, console_there:  # QEMU's ends: it inherits them, and they are closed here
                 self._start(monitor_there.fileno(), console_there.fileno() if self._wants_console else None)
             if self._wants_console:
-                self._console = Console(console, self.fault)
+                self._console = Console(console, self._fault)
             self._connect(monitor)
         except BaseException:
             self.kill()
@@ -169,9 +178,10 @@ class Machine:
             qmp_paths=self.qmp_paths,
         )
         self._scratch = Scratch()
+        self._resources.callback(self._scratch.close)
         inherited = [fd for fd in (monitor_fd, console_fd, self._scratch.fd, *self.pass_fds) if fd is not None]
         self._process = spawn(line, pass_fds=inherited)
-        self._finalizer = weakref.finalize(self, Process.close, self._process)
+        self._resources.callback(self._process.close)
 
     def _connect(self, sock: socket.socket) -> None:
         self._monitor = Monitor(self.name, self._log.put, self._log.end)
@@ -194,24 +204,16 @@ class Machine:
 
         Does nothing in a forked copy of the process that launched it.
         """
-        if self._process is not None and not self._process.owned:
-            return
         if self._process is not None:
+            if not self._process.owned:
+                return
             self._process.kill()
         if self._monitor is not None:
             self._monitor.close()
         self._log.end()
         if self._console is not None:
             self._console.close()
-        if self._process is not None:
-            self._process.close()
-        if self._scratch is not None:
-            self._scratch.close()
-        if self._directory is not None:
-            self._directory.remove()
-            self._directory = None
-        if self._finalizer is not None:
-            self._finalizer.detach()
+        self._resources.close()
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Wait until QEMU has ended by itself, and return its exit code.
@@ -248,14 +250,12 @@ class Machine:
         return self._leave(max(2.0, end - time.monotonic()))
 
     def _ignored_power_button(self, timeout_s: float) -> MachineError:
-        fault = self.fault(
+        shown = f" Its console ended with {self._console.tail(80)!r}." if self._console is not None else ""
+        return self.fault(
             EventTimeout,
             f"{self.name} did not power off within {timeout_s:g} s of the power button. A guest without an operating "
-            "system ignores it, one that is busy needs a longer timeout_s; kill() always works.",
+            f"system ignores it, one that is busy needs a longer timeout_s; kill() always works.{shown}",
         )
-        if self._console is not None:
-            fault.output = self._console.tail()
-        return fault
 
     def _leave(self, timeout_s: float) -> int:
         """Wait for the end of a QEMU whose guest has powered off; with -no-shutdown it stays, so tell it to quit."""
@@ -318,14 +318,20 @@ class Machine:
         """Return a directory for this machine's sockets, removed when it ends."""
         if self._directory is None:
             self._directory = PrivateDirectory()
+            self._resources.callback(self._directory.remove)
         return self._directory
 
     def fault(self, kind: type[MachineError], message: str) -> MachineError:
         """Return an error of this machine with all its evidence: command line, exit code, output."""
         if kind is MachineGone and self._process is not None:
             self._process.wait(2)  # its sockets close a moment before it can be reaped
-            message = f"{message} {_end_of(self._process)}"
+            message = f"{message} {self._end()}"
         return kind(message, command=self.command, exitcode=self.exitcode, output=self.output)
+
+    def _end(self) -> str:
+        if self.exitcode is None:
+            return "Its monitor was closed although the process still runs."
+        return launch.end_of(self.exitcode)
 
     def _owned_process(self) -> Process:
         if self._process is None:
@@ -380,7 +386,7 @@ class Machine:
         with self._fd_lock:  # QEMU pairs the descriptor with the next getfd
             try:
                 self._monitor.send_fd(fd)
-            except (QMPError, OSError) as error:
+            except (MonitorClosed, TimeoutError) as error:
                 raise self.fault(MachineGone, f"{self.name} was to receive a file, but QEMU has ended.") from error
             self.execute("getfd", fdname=name)
 
@@ -492,19 +498,3 @@ class Machine:
     def command_line(self) -> str:
         """The command line as a shell would take it."""
         return shlex.join(self.command)
-
-
-def _end_of(process: Process) -> str:
-    """How a process ended, in words."""
-    exitcode = process.exitcode
-    if exitcode is None:
-        return "Its monitor was closed although the process still runs."
-    if exitcode >= 0:
-        return f"It ended with exit code {exitcode}."
-    name = signal.Signals(-exitcode).name
-    extra = {
-        "SIGKILL": " (someone else, or the kernel for want of memory)",
-        "SIGSYS": " (its sandbox: it tried what it must not, such as starting a program; see sandbox=False)",
-        "SIGXFSZ": " (a file grew over the limit set by ulimit -f)",
-    }.get(name, "")
-    return f"It was ended by {name}{extra}."

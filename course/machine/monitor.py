@@ -1,18 +1,22 @@
 """QMP from synchronous code: `qemu.qmp` on the background loop, and a short way to it.
 
 `qemu.qmp` speaks the protocol: greeting, negotiation, framing, parsing, disconnection. Its `execute()` serves code that
-lives on the loop. A caller in another thread would pay for a task, two queues and a future per command, so `_Client`
-adds a direct route for such callers, at the hooks that `qemu.qmp` documents for its subclasses::
+lives on the loop. A caller in another thread would pay for a task, two queues, a future and a wake-up of the loop per
+command, so there is a direct route for such callers, at the hooks that `qemu.qmp` has for its subclasses::
 
     caller's thread                      loop's thread
     ───────────────                      ─────────────
-    encode, register under an id
-    post(write) ───────────────────────▶ write to the socket
-    wait on a lock                       …
+    register a call under its id
+    write the line to the socket
+    wait on a lock                       read, parse
                 ◀─────────────────────── _on_message: look the id up, release the lock
     read the reply
 
-Replies to other ids, and everything of `qemu.qmp`'s own API, go their usual way.
+After negotiation nothing else writes to the socket, so lines cannot mix; a lock keeps callers apart. Replies to
+unknown ids go their usual way.
+
+QEMU reads its monitor byte by byte (``monitor_can_read`` asks for one at a time), 2 µs each: a line is as short as
+can be, and the id is the smallest integer that no other call is using, nearly always 0.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from qemu.qmp.models import ErrorResponse
 from ..error import UsageError
 from .loop import Background, background
 
-_PREFIX = "course#"
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class MonitorClosed(Exception):  # noqa: N818 - a state
@@ -65,24 +69,20 @@ class _Client(QMPClient):
     def __init__(self, name: str, on_event: Callable[[dict[str, Any]], None]) -> None:
         super().__init__(name)
         self.remove_all_listeners()
-        self.calls: dict[str, _Call] = {}
+        self.calls: dict[int, _Call] = {}
         self._on_event = on_event
 
     def remove_all_listeners(self) -> None:
         """Drop the default listener, which would keep every event forever."""
         self._listeners.clear()
 
-    def transmit(self, line: bytes) -> None:
-        """Write one encoded command; runs on the loop."""
-        if self._writer is not None and self.runstate is Runstate.RUNNING:
-            self._writer.write(line)
-
     async def _event_dispatch(self, msg: Message) -> None:
         self._on_event(dict(msg))
         await super()._event_dispatch(msg)
 
     async def _on_message(self, msg: Message) -> None:
-        call = self.calls.pop(str(msg.get("id", "")), None)
+        ident = msg.get("id")
+        call = self.calls.pop(ident, None) if isinstance(ident, int) else None
         if call is None:
             await super()._on_message(msg)
         else:
@@ -108,28 +108,30 @@ class Monitor:
         self._background: Background = background()
         self._client = _Client(name, on_event)
         self._on_end = on_end
-        self._ids = itertools.count(1)
         self._ended = False
         self._watch: asyncio.Task[None] | None = None
+        self._out: socket.socket | None = None
+        self._sending = threading.Lock()
 
-    def connect(self, address: socket.socket | str, timeout_s: float) -> None:
-        """Connect, read the greeting, negotiate.
+    def connect(self, sock: socket.socket, timeout_s: float) -> None:
+        """Read the greeting, negotiate.
 
         Args:
-            address: our end of a socket pair, or the path of a Unix socket.
-            timeout_s: seconds until the greeting must have come. A second client of one monitor gets none: QEMU
-                accepts its connection and lets it wait.
+            sock: our end of a socket pair; the monitor's from here on.
+            timeout_s: seconds until the greeting must have come.
 
         Raises:
             TimeoutError: when no greeting came.
             qemu.qmp.ConnectError: when the connection failed or ended.
         """
-        self._background.run(self._connect(address), timeout_s)
+        self._out = sock.dup()
+        self._out.settimeout(timeout_s)
+        self._background.run(self._connect(sock), timeout_s)
 
-    async def _connect(self, address: socket.socket | str) -> None:
-        if isinstance(address, socket.socket):
-            address.setblocking(False)
-        await self._client.connect(address)
+    async def _connect(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        await self._client.connect(sock)
+        self._background.held.add(self)
         self._watch = asyncio.create_task(self._watch_for_end())
 
     async def _watch_for_end(self) -> None:
@@ -141,7 +143,9 @@ class Monitor:
         calls, self._client.calls = self._client.calls, {}
         for call in calls.values():
             call.finish(None)
+        self._close_out()
         self._on_end()
+        self._background.held.discard(self)
 
     @property
     def ended(self) -> bool:
@@ -165,42 +169,69 @@ class Monitor:
         """
         if self._background.inside():
             raise UsageError("a machine's commands wait for the background loop and cannot be called on it")
-        ident = f"{_PREFIX}{next(self._ids)}"
-        message: dict[str, Any] = {"execute": command, "id": ident}
+        message: dict[str, Any] = {"execute": command}
         if arguments:
             message["arguments"] = arguments
-        reply = self._ask(ident, _encode(message), timeout_s)
+        reply = self._ask(message, timeout_s)
         if "return" in reply:
             return reply["return"]
         raise ExecuteError(ErrorResponse(reply), Message(message), reply)
 
-    def _ask(self, ident: str, line: bytes, timeout_s: float) -> Message:
+    def _ask(self, message: dict[str, Any], timeout_s: float) -> Message:
         call = _Call()
-        self._client.calls[ident] = call
-        try:
-            if self._ended:
-                raise MonitorClosed
-            self._background.post(self._client.transmit, line)
-            if not call.wait(timeout_s):
-                raise TimeoutError
-        finally:
-            self._client.calls.pop(ident, None)
+        with self._sending:
+            # An id stays taken until its reply comes, even when nobody waits for it any more.
+            ident = next(number for number in itertools.count() if number not in self._client.calls)
+            line = _encode({**message, "id": ident})
+            self._client.calls[ident] = call
+            try:
+                self._send(line, timeout_s)
+            except BaseException:
+                self._client.calls.pop(ident, None)
+                raise
+        if not call.wait(timeout_s):
+            raise TimeoutError
         if call.reply is None:
             raise MonitorClosed
         return call.reply
 
+    def _send(self, line: bytes, timeout_s: float) -> None:
+        """Write to the socket, which the caller has locked."""
+        if self._ended or self._out is None:
+            raise MonitorClosed
+        self._out.settimeout(timeout_s)
+        try:
+            self._out.sendall(line)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise MonitorClosed from error
+
     def send_fd(self, fd: int) -> None:
-        """Send a file descriptor to QEMU; the next command must be ``getfd`` or ``add-fd``, which takes it."""
+        """Send a file descriptor to QEMU; the next command must be ``getfd`` or ``add-fd``, which takes it.
 
-        async def send() -> None:
-            self._client.send_fd_scm(fd)
-
-        self._background.run(send(), 10)
+        Raises:
+            MonitorClosed: when the connection has ended.
+        """
+        with self._sending:
+            if self._ended or self._out is None:
+                raise MonitorClosed
+            try:
+                socket.send_fds(self._out, [b" "], [fd])
+            except OSError as error:
+                raise MonitorClosed from error
 
     def close(self) -> None:
         """Disconnect; never raises."""
         with contextlib.suppress(Exception):
             self._background.run(self._close(), 5)
+        self._close_out()
+
+    def _close_out(self) -> None:
+        with self._sending:
+            if self._out is not None:
+                self._out.close()
+                self._out = None
 
     async def _close(self) -> None:
         if self._watch is None:
@@ -214,6 +245,6 @@ class Monitor:
 
 def _encode(message: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        return _ENCODER.encode(message).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise UsageError(f"the arguments of {message['execute']} are not JSON: {error}") from error

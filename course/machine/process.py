@@ -212,6 +212,7 @@ def _start(command: list[str], pass_fds: tuple[int, ...]) -> Process:
             stderr=output_fd,
             pass_fds=pass_fds,
             start_new_session=True,
+            restore_signals=False,  # Python ignores SIGXFSZ: so does the child, and survives a file size limit
             preexec_fn=preexec,  # noqa: PLW1509 - only where setpriv is missing
         )
     except BaseException:
