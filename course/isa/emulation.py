@@ -68,7 +68,8 @@ def _register_ids(name: str) -> dict[str, int]:
     return ids
 
 
-def _unicorn() -> Any:
+def load_unicorn() -> Any:
+    """Return the module; loaded in the parent, so that the children need not load it again and again."""
     try:
         import unicorn  # noqa: PLC0415 - a large shared library
     except ImportError as error:
@@ -77,7 +78,7 @@ def _unicorn() -> Any:
 
 
 def _new_processor(row: Isa) -> Any:
-    unicorn = _unicorn()
+    unicorn = load_unicorn()
     arch, *modes = row.unicorn
     uc = unicorn.Uc(getattr(unicorn, arch), sum(getattr(unicorn, mode) for mode in modes))
     if row.name == "ppc64":
@@ -89,7 +90,7 @@ def _new_processor(row: Isa) -> Any:
 
 
 def _load(uc: Any, row: Isa, job: Job) -> None:
-    unicorn = _unicorn()
+    unicorn = load_unicorn()
 
     loop = bytes.fromhex(_LOOPS[row.name])
     uc.mem_map(CODE, REGION, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
@@ -102,9 +103,10 @@ def _load(uc: Any, row: Isa, job: Job) -> None:
     order = "little" if row.endian == "little" else "big"
     mask = (1 << row.bits) - 1
     if row.link is None:
-        on_stack = [RETURN, *([] if row.arguments else job.arguments)]
+        above = [job.start[r] for r in row.preserved] if row.arguments else job.arguments
+        on_stack = [RETURN, *above]
         words = b"".join((a & mask).to_bytes(row.word_bytes, "little") for a in on_stack)
-        uc.mem_write(POINTER, words)
+        uc.mem_write(job.start[row.stack], words)
     elif row.name.startswith("ppc"):
         uc.mem_write(POINTER, (0).to_bytes(row.word_bytes, "little" if order == "little" else "big"))
     for register, ident in _register_ids(row.name).items():
@@ -114,7 +116,7 @@ def _load(uc: Any, row: Isa, job: Job) -> None:
 
 def emulate(job: Job) -> dict[str, Any]:
     """Run in the child; returns plain data."""
-    unicorn = _unicorn()
+    unicorn = load_unicorn()
 
     row = lookup(job.isa)
     uc = _new_processor(row)
@@ -214,7 +216,7 @@ class _Watch:
 
     def on_bad_memory(self, uc: Any, access: int, address: int, size: int, value: int, _: Any) -> bool:
         """An access that the map forbids."""
-        unicorn = _unicorn()
+        unicorn = load_unicorn()
 
         verbs = {
             unicorn.UC_MEM_READ_UNMAPPED: "read", unicorn.UC_MEM_READ_PROT: "read",

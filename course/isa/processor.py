@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 from ..error import UsageError
 from .child import ChildError, in_child
-from .emulation import CODE, DATA, POINTER, REGION, RETURN, End, Job, emulate
+from .emulation import CODE, DATA, POINTER, REGION, RETURN, End, Job, emulate, load_unicorn
 from .table import Isa, lookup
 
 __all__ = ["CODE", "DATA", "RETURN", "End", "Result", "Step", "Trace", "call", "trace"]
@@ -162,6 +162,7 @@ def trace(
 
 def _run(row: Isa, job: Job, timeout_s: float) -> Trace:
     start, data = job.start, job.data
+    load_unicorn()
     try:
         raw = in_child(emulate, job, timeout_s=timeout_s)
     except ChildError as error:
@@ -210,7 +211,8 @@ def _first_registers(row: Isa, arguments: tuple[int, ...], given: Mapping[str, i
     values = {r: 0 if r in fixed else rng.getrandbits(row.bits) | 1 for r in row.registers}
     if row.link:
         values[row.link] = RETURN
-    values[row.stack] = POINTER
+    # A caller keeps the stack aligned to 16 bytes; where a call pushes the return address, that lies below.
+    values[row.stack] = POINTER - (row.word_bytes if row.link is None else 0)
     values |= {r: a & mask for r, a in zip(row.arguments, arguments, strict=False)}
     unknown = set(given) - set(values)
     if unknown:
