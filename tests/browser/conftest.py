@@ -14,6 +14,7 @@ def course_folder(tmp_path_factory):
     for name in ("source", "release"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "nbgrader_config.py", folder)
     (folder / "release" / "en").mkdir(parents=True, exist_ok=True)
     return folder
 
