@@ -18,8 +18,9 @@ from . import baremetal, bootsector, cache, iso, template
 from .cache import Progress, cache_dir
 from .commandline import Spec
 from .linux import LinuxGuest, counter, linux
+from .ramcounter import COUNTER_GPA
 
-__all__ = ["LinuxGuest", "baremetal", "bootsector", "build", "cache_dir", "counter", "iso", "linux"]
+__all__ = ["COUNTER_GPA", "LinuxGuest", "baremetal", "bootsector", "build", "cache_dir", "counter", "iso", "linux"]
 
 
 def build(progress: Progress | None = None) -> None:
@@ -33,7 +34,8 @@ def build(progress: Progress | None = None) -> None:
     """
     with cache.watched(progress):
         boot = template.files()
-        template.ensure(Spec(), boot)
+        for vga in (False, True):
+            template.ensure(Spec(vga=vga), boot)
         iso.live()
         bootsector.disk()
         bootsector.cd()

@@ -31,6 +31,7 @@ from . import zstd
 
 _MAGIC = b"!<arch>\n"
 _HEADER_BYTES = 60
+_CHUNK_BYTES = 1 << 17
 
 
 class Deb:
@@ -54,27 +55,23 @@ class Deb:
 
     def fields(self) -> Mapping[str, str]:
         """Return the control fields, such as ``Package``, ``Version`` and ``Architecture``; only first lines."""
-        for member, content in self._tar("control"):
-            if member.name.removeprefix("./") == "control":
-                lines = content().decode(errors="replace").splitlines()
-                pairs = (line.partition(":") for line in lines if line[:1] not in (" ", "\t"))
-                return {key: value.strip() for key, _, value in pairs}
+        for _, content in self._tar("control", lambda name: name == "control"):
+            lines = content.decode(errors="replace").splitlines()
+            pairs = (line.partition(":") for line in lines if line[:1] not in (" ", "\t"))
+            return {key: value.strip() for key, _, value in pairs}
         raise self._damaged("its control archive has no file control")
 
     def names(self) -> list[str]:
         """List the paths of the files inside, without the leading ``./``, in the package's order."""
-        return [member.name.removeprefix("./") for member, _ in self._tar("data") if member.isfile()]
+        return [name for name, _ in self._tar("data", lambda _: True)]
 
     def files(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-        """Yield (path without leading ``./``, content) of the regular files whose path is `wanted`.
+        """Yield path (without leading ``./``) and content of the regular files whose path is `wanted`.
 
         Raises:
             GuestError: the package is damaged, or its compression cannot be read here.
         """
-        for member, content in self._tar("data"):
-            name = member.name.removeprefix("./")
-            if member.isfile() and wanted(name):
-                yield name, content()
+        return self._tar("data", wanted)
 
     def _read_members(self) -> dict[str, tuple[int, int]]:
         members = {}
@@ -100,23 +97,28 @@ class Deb:
         except ValueError:
             raise self._damaged("a member header is not as ar(5) says") from None
 
-    def _tar(self, part: str) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
-        name = next((name for name in self._members if name.startswith(f"{part}.tar")), None)
-        if name is None:
+    def _tar(self, part: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+        member_name = next((name for name in self._members if name.startswith(f"{part}.tar")), None)
+        if member_name is None:
             raise self._damaged(f"it has no member {part}.tar")
         try:
-            with self._opened(name) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
-                for member in tar:
-                    yield member, lambda member=member: _content(tar, member)  # type: ignore[misc]
+            with self._opened(member_name) as plain:
+                with tarfile.open(fileobj=plain, mode="r|") as tar:
+                    for member in tar:
+                        name = member.name.removeprefix("./")
+                        if member.isfile() and wanted(name):
+                            yield name, _content(tar, member)
+                while plain.read(_CHUNK_BYTES):  # to the end, where the checksum is
+                    pass
         except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as cause:
-            raise self._damaged(f"{name}: {cause}") from cause
+            raise self._damaged(f"{member_name}: {cause}") from cause
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[IO[bytes]]:
         """Open a member decompressed, as a stream that is read forwards."""
         start, length = self._members[name]
         with self.path.open("rb") as file:
-            raw = cast("IO[bytes]", io.BufferedReader(_Slice(file, start, length), 1 << 17))
+            raw = cast("IO[bytes]", io.BufferedReader(_Slice(file, start, length), _CHUNK_BYTES))
             match name.rpartition(".")[2]:
                 case "tar":
                     yield raw
@@ -130,7 +132,7 @@ class Deb:
                     with bz2.open(raw) as plain:
                         yield cast("IO[bytes]", plain)
                 case "zst" if zstd.available():
-                    yield cast("IO[bytes]", io.BufferedReader(_Pieces(zstd.chunks(raw)), 1 << 17))
+                    yield cast("IO[bytes]", io.BufferedReader(_Pieces(zstd.chunks(raw)), _CHUNK_BYTES))
                 case "zst":
                     yield io.BytesIO(self._by_dpkg("--fsys-tarfile" if name.startswith("data") else "--ctrl-tarfile"))
                 case other:

@@ -8,7 +8,7 @@ keeps what is written.
 
     sector 0          boot code, one partition over the whole image          used when it is a disk
     sector 64 …       volume descriptors, El Torito boot record              used when it is a CD
-    /isolinux.bin  /ldlinux.c32  /isolinux.cfg  /boot/vmlinuz  /boot/initrd
+    /isolinux.bin  /ldlinux.c32  /isolinux.cfg  /install.cfg  /boot/vmlinuz  /boot/initrd
 
 Source: ECMA-119; "El Torito" Bootable CD-ROM Format Specification 1.0; syslinux, doc/isolinux.txt.
 """
@@ -30,8 +30,9 @@ LIVE_NAME = "live-system"
 INSTALLED_NAME = "disk-system"  # install-to-disk writes it over LIVE_NAME: both have one length
 LIVE_RAM_MIB = 192
 
-_FORMAT = 1
+_FORMAT = 2
 _MBR_ID = 0x1AB1AB1A
+_LINUX_PARTITION = 0x83
 _FILES = {
     "isolinux.bin": "/usr/lib/ISOLINUX/isolinux.bin",
     "ldlinux.c32": "/usr/lib/syslinux/modules/bios/ldlinux.c32",
@@ -74,11 +75,13 @@ def live() -> Path:
         files = {
             "ldlinux.c32": loader["ldlinux.c32"],
             "isolinux.cfg": config,
+            "install.cfg": _install_config(0),
             "boot/vmlinuz": linux.image.read_bytes(),
             "boot/initrd": initrd.read_bytes(),
         }
         tree = Tree(loader["isolinux.bin"], "isolinux.bin", files, isolinux=True)
         write_iso(directory / "live.iso", tree, label="LIVE")
+        _write_mark_offset(directory / "live.iso")
 
     return cache.entry("images", cache.key_of(*parts), write, needs_mib=64).path / "live.iso"
 
@@ -123,7 +126,7 @@ def write_iso(path: Path, tree: Tree, *, label: str) -> None:
             boot_info_table=tree.isolinux,
         )
         if tree.isolinux:
-            iso.add_isohybrid(mbr_id=_MBR_ID)
+            iso.add_isohybrid(mbr_id=_MBR_ID, part_type=_LINUX_PARTITION)
         iso.write(str(path))
     finally:
         iso.close()
@@ -146,6 +149,18 @@ def _config() -> bytes:
             "",
         )
     ).encode()
+
+
+def _install_config(mark_offset: int) -> bytes:
+    return b"mark_offset=%010d\n" % mark_offset
+
+
+def _write_mark_offset(path: Path) -> None:
+    """Say in the image's install.cfg where its name stands, for install-to-disk to write another one there."""
+    image = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(image.index(_install_config(0)))
+        file.write(_install_config(image.index(f"vm.name={LIVE_NAME}".encode())))
 
 
 def _loader() -> dict[str, bytes]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..error import GuestError, MigrationError, UsageError
 from ..machine import Machine
+from ..machine import disk as images
 from . import cache, template
 from .commandline import Device, Spec, command_line, disk, hostname, nic, on_ports
 from .ramcounter import COUNTER_GPA
@@ -133,8 +134,6 @@ class LinuxGuest(Machine):
         if isinstance(wanted, int):
             if isinstance(wanted, bool) or wanted < 1:
                 raise UsageError(f"a disk of {wanted!r} MiB; expected a size of at least 1 MiB, or a path")
-            from ..machine import disk as images  # noqa: PLC0415 - not needed by most
-
             path = self.private_directory().path / f"disk{number}.qcow2"
             images.create(path, wanted)
             return path, "qcow2"
