@@ -1,10 +1,14 @@
 # What plain nbgrader commands, the formgrader and `course build` read; start them at the root of the checkout.
 # Students' work, grades and the exchange stay below autograder/ and out of git.
 import os
+import sys
 from pathlib import Path
 
 c = get_config()
 ROOT = Path(__file__).resolve().parent
+
+# nbgrader starts `alembic` by name when it makes a gradebook, also where no environment was activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 c.CourseDirectory.course_id = "virtualization"
 c.CourseDirectory.root = str(ROOT)

@@ -6,6 +6,7 @@ several run at once in threads: nbclient is safe there. A kernel dies with the b
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import re
@@ -62,7 +63,7 @@ def execute(
         client.on_cell_complete = lambda **_: progress()
         try:
             with _registered(client):
-                client.execute()
+                asyncio.run(client.async_execute())  # its own loop: nbclient's would be left open in this thread
         except CellExecutionError as error:
             raise _raised(lesson, lesson.cells[at.index], error.ename, error.evalue, error.traceback) from None
         except CellTimeoutError:

@@ -1,7 +1,7 @@
 """House rules of lessons: what a learner relies on in every notebook.
 
-``python -m course.build.lint`` checks all texts. Each rule is a function from a lesson to the places where it does not hold; `RULES` lists them. A rule is about form that a
-program can see; whether a lesson is good is for people.
+``python -m course.build.lint`` checks all texts. Each rule is a function from a lesson to the places where it does not
+hold; `RULES` lists them. A rule is about form that a program can see; whether a lesson is good is for people.
 """
 
 from __future__ import annotations

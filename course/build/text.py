@@ -8,6 +8,7 @@ adds what it does not keep, the lines, and turns its complaints into `BuildError
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,17 @@ def read(path: Path) -> Lesson:
     from jupytext.myst import MystMetadataParsingError, myst_to_notebook  # noqa: PLC0415 - slow to import
 
     lesson = path.stem
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BuildError(lesson, f"the text is not UTF-8: {error}") from None
     front = _front_matter(lesson, text)
     try:
         notebook = myst_to_notebook(text, add_source_map=True)
     except MystMetadataParsingError as error:
-        raise BuildError(lesson, *_complaint(str(error))) from None
+        where = re.search(r"at line (\d+)", str(error))
+        message = f"malformed cell options: {error}"
+        raise BuildError(lesson, message, line=int(where[1]) if where else None) from None
     except Exception as error:
         raise BuildError(lesson, f"the text cannot be read: {error}") from error
     lines = text.splitlines()
@@ -116,10 +122,6 @@ def _front_matter(lesson: str, text: str) -> dict[str, Any]:
             lesson, f"the front matter says assignment: {front['assignment']}, the file is {lesson}.md", line=1
         )
     return front
-
-
-def _complaint(message: str) -> tuple[str]:
-    return (f"malformed cell options: {message}",)
 
 
 def _first_line(lines: list[str], at: int, kind: str) -> int:
