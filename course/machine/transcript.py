@@ -17,7 +17,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
@@ -55,7 +55,8 @@ class QmpProxy:
 
     Args:
         monitor: path of the monitor's Unix socket.
-        delay_events_s: seconds for which each event is held back; replies are not.
+        delay_events_s: seconds for which each event is held back; replies are not. As a mapping, by the event's
+            name: an event that it does not name passes at once.
         foreign_events: events to insert, one before each message that follows the negotiation, until all are sent.
         timeout_s: seconds until the monitor must greet.
 
@@ -67,7 +68,7 @@ class QmpProxy:
         self,
         monitor: str | os.PathLike[str],
         *,
-        delay_events_s: float = 0.0,
+        delay_events_s: float | Mapping[str, float] = 0.0,
         foreign_events: Iterable[dict[str, Any]] = (),
         timeout_s: float = 5.0,
     ) -> None:
@@ -207,27 +208,35 @@ class _Relay:
         self._client = client
         self._upstream = upstream
         self._negotiated = False
-        self._held: list[tuple[asyncio.TimerHandle, dict[str, Any]]] = []
+        self._held: dict[asyncio.TimerHandle, dict[str, Any]] = {}
+        self._none_held = asyncio.Event()
+        self._none_held.set()
 
     async def run(self) -> None:
-        """Relay until one side hangs up."""
+        """Relay until one side hangs up; an event that QEMU sent before it ended is still delivered."""
         self._deliver(self._upstream.greeting, _parsed(self._upstream.greeting))
-        sides = [asyncio.create_task(self._from_client()), asyncio.create_task(self._from_qemu())]
+        sides = [asyncio.create_task(self._from_client()), asyncio.create_task(self._to_its_end())]
         try:
             await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for side in sides:
                 side.cancel()
             await asyncio.gather(*sides, return_exceptions=True)
-            for timer, event in self._held:
+            for timer, event in self._held.items():
                 timer.cancel()
                 self._proxy._note("held", event)
 
     async def _from_client(self) -> None:
-        while line := await self._client.reader.readline():
-            self._proxy._note("client", _parsed(line))
-            self._upstream.writer.write(line)
+        messages = _Messages()
+        while data := await self._client.reader.read(1 << 16):
+            for message in messages.feed(data):
+                self._proxy._note("client", message)
+            self._upstream.writer.write(data)
             await self._upstream.writer.drain()
+
+    async def _to_its_end(self) -> None:
+        await self._from_qemu()
+        await self._none_held.wait()
 
     async def _from_qemu(self) -> None:
         while line := await self._upstream.reader.readline():
@@ -236,24 +245,57 @@ class _Relay:
                 foreign = self._proxy._foreign.pop(0)
                 self._proxy._note("proxy", foreign)
                 self._client.writer.write(json.dumps(foreign).encode() + b"\r\n")
-            if "event" in message and self._proxy._delay_s > 0:
-                self._hold(line, message)
+            if "event" in message and (delay_s := self._delay_of(message["event"])) > 0:
+                self._hold(line, message, delay_s)
             else:
                 self._deliver(line, message)
             self._negotiated |= "return" in message
             await self._client.writer.drain()
 
-    def _hold(self, line: bytes, event: dict[str, Any]) -> None:
-        def deliver() -> None:
-            self._held.pop(0)  # all wait equally long, so the first to come is the first to go
-            self._deliver(line, event)
+    def _delay_of(self, event: str) -> float:
+        delay = self._proxy._delay_s
+        return delay.get(event, 0.0) if isinstance(delay, Mapping) else delay
 
-        timer = asyncio.get_running_loop().call_later(self._proxy._delay_s, deliver)
-        self._held.append((timer, event))
+    def _hold(self, line: bytes, event: dict[str, Any], delay_s: float) -> None:
+        def deliver() -> None:
+            del self._held[timer]
+            self._deliver(line, event)
+            if not self._held:
+                self._none_held.set()
+
+        timer = asyncio.get_running_loop().call_later(delay_s, deliver)
+        self._held[timer] = event
+        self._none_held.clear()
 
     def _deliver(self, line: bytes, message: dict[str, Any]) -> None:
         self._proxy._note("qemu", message)
         self._client.writer.write(line)
+
+
+class _Messages:
+    """Finds the end of each JSON object in what a client sends: nothing has to separate one from the next."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._depth = 0
+        self._quoted = self._escaped = False
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """Yield the messages that end within `data`."""
+        for byte in data:
+            self._text.append(byte)
+            if self._quoted:
+                self._escaped, self._quoted = byte == 0x5C and not self._escaped, byte != 0x22 or self._escaped
+            elif byte == 0x22:
+                self._quoted = True
+            elif byte in b"{[":
+                self._depth += 1
+            elif byte in b"}]":
+                self._depth -= 1
+            if self._depth <= 0 and not self._quoted and byte in b"}]\n" and self._text.strip():
+                yield _parsed(bytes(self._text))
+                self._text.clear()
+                self._depth = 0
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
