@@ -221,7 +221,7 @@ def test_setup_installs_the_wheel_that_students_get(world):
 
 def test_setup_refuses_what_it_does_not_know(world):
     """A typing error gets the usage, and nothing is done."""
-    result = world.setup("pyton")
+    result = world.setup("everything")
     assert (result.returncode, world.done()) == (1, [])
     assert "usage: binder/setup" in result.stderr
 
