@@ -76,6 +76,12 @@ class Device:
         """True for a disk, False for a NIC."""
         return "driver" in self.backend
 
+    @property
+    def guest_path(self) -> str:
+        """A path that exists in the guest when it has the device."""
+        number = int(str(self.device["id"])[-1])
+        return f"/dev/vd{'abcdefgh'[number]}" if self.is_disk else f"/sys/class/net/eth{number}"
+
     def arguments(self) -> list[str]:
         """Return it as command line arguments."""
         option = "-blockdev" if self.is_disk else "-netdev"

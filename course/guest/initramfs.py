@@ -17,7 +17,7 @@ from .cpio import Archive
 from .deb import Deb
 from .kernel import BOOT_MODULES, Kernel
 
-_FORMAT = 3
+_FORMAT = 4
 _ROOTFS = Path(__file__).with_name("rootfs")
 _DIRECTORIES = ("proc", "sys", "dev", "tmp", "run", "root", "mnt", "etc", "usr/bin", "usr/sbin", "var")
 _ELF_X86_64 = (b"\x7fELF", 62)
@@ -56,7 +56,8 @@ def build(kernel: Kernel, busybox: Path) -> bytes:
         content = path.read_bytes()
         archive.file(str(path.relative_to(_ROOTFS)), content, 0o755 if content.startswith(b"#!") else 0o644)
     archive.file("sbin/ramcounter", ramcounter.program(), 0o755)
-    archive.file("etc/modules", (" ".join(BOOT_MODULES) + "\n").encode())
+    present = [name for name in BOOT_MODULES if (kernel.modules / f"{name}.ko").exists()]  # the others are built in
+    archive.file("etc/modules", (" ".join(present) + "\n").encode())
     for path in sorted(kernel.modules.iterdir()):
         archive.file(f"lib/modules/{kernel.release}/{path.name}", path.read_bytes())
     return archive.to_bytes()

@@ -11,6 +11,7 @@ random numbers.
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import struct
 import time
@@ -26,7 +27,7 @@ from .commandline import Device, Spec, command_line, disk, hostname, nic, on_por
 from .ramcounter import COUNTER_GPA
 
 _QCOW2_MAGIC = b"QFI\xfb"
-_DEVICE_WAIT_S = 5
+_PLUG_TIMEOUT_S = 60
 
 
 class LinuxGuest(Machine):
@@ -160,26 +161,44 @@ class LinuxGuest(Machine):
                 f"the template in {stopped.entry.path} did not fit this QEMU and was removed; launch again, "
                 f"and it is made anew. {cause}"
             ) from cause
-        for device in self.devices:
+        rounds = self._rounds() or [[]]
+        for number, devices in enumerate(rounds, start=1):
+            self._plug(devices)
+            if number == 1:
+                self.resume()
+            commands = (self._identity() if number == 1 else "") + _wait_for(devices)
+            if number < len(rounds):
+                self.console.sendline(f"{commands}echo PLUGGED ''")
+                self.console.expect(r"PLUGGED \n", _PLUG_TIMEOUT_S)
+            else:  # the shell was silent until now
+                self.console.sendline(f"{commands}set -v; echo READY ''")
+                self.await_shell(_PLUG_TIMEOUT_S)
+
+    def _rounds(self) -> list[list[Device]]:
+        """Return which devices are plugged together: one disk and one NIC.
+
+        Two disks that the guest finds in one scan may come in either order; it names them in the order it finds them.
+        """
+        disks = [device for device in self.devices if device.is_disk]
+        nics = [device for device in self.devices if not device.is_disk]
+        return [[device for device in pair if device] for pair in itertools.zip_longest(disks, nics)]
+
+    def _plug(self, devices: Iterable[Device]) -> None:
+        for device in devices:
             self.execute("blockdev-add" if device.is_disk else "netdev_add", dict(device.backend))
             self.execute("device_add", dict(device.device))
-        self.resume()
-        self._settle()
 
-    def _settle(self) -> None:
-        """Give the clone what is its own, in one line typed to its shell, which is silent until then."""
-        disks = sum(device.is_disk for device in self.devices)
-        awaited = [f"/dev/vd{letter}" for letter in "abcdefgh"[:disks]]
-        awaited += [f"/sys/class/net/eth{number}" for number in range(len(self.devices) - disks)]
-        waits = "".join(
-            f"n=0; until [ -e {path} ] || [ $n = {_DEVICE_WAIT_S * 20} ]; do n=$((n+1)); usleep 50000; done; "
-            for path in awaited
-        )
-        self.console.sendline(
+    def _identity(self) -> str:
+        """Return shell commands that give the clone what is its own: random numbers, name, clock."""
+        return (
             f"echo {secrets.token_hex(16)} >/dev/urandom; echo {hostname(self.name)} >/proc/sys/kernel/hostname; "
-            f"date -s @{int(time.time())} >/dev/null; {waits}set -v; echo READY ''"
+            f"date -s @{int(time.time())} >/dev/null; "
         )
-        self.await_shell(30 + _DEVICE_WAIT_S * len(awaited))
+
+
+def _wait_for(devices: Iterable[Device]) -> str:
+    """Return shell commands that end when the guest has these devices."""
+    return "".join(f"until [ -e {device.guest_path} ]; do usleep 20000; done; " for device in devices)
 
 
 def linux(
