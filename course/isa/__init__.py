@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .processor import End, Result, Step, Trace, call, trace
     from .programs import firmware, hello, record
     from .table import ISAS, Isa, lookup
-    from .userland import Finished, emulator, run
+    from .userland import Finished, emulator, run, run_natively
 
 _HOMES = {
     "assemble": "assembler", "with_keystone": "assembler", "Instruction": "disassembler", "Listing": "disassembler",
@@ -34,12 +34,12 @@ _HOMES = {
     "call_natively": "native", "End": "processor", "Result": "processor", "Step": "processor", "Trace": "processor",
     "call": "processor", "trace": "processor", "firmware": "programs", "hello": "programs", "record": "programs",
     "ISAS": "table", "Isa": "table", "lookup": "table", "Finished": "userland", "emulator": "userland",
-    "run": "userland",
+    "run": "userland", "run_natively": "userland",
 }  # fmt: skip
 __all__ = [
     "ISAS", "AssemblyError", "End", "Finished", "Instruction", "Isa", "Listing", "NotElfError", "Result", "Step",
     "Trace", "assemble", "call", "call_natively", "disassemble", "emulator", "facts", "firmware", "hello", "lookup",
-    "record", "run", "trace", "with_keystone", "write_elf",
+    "record", "run", "run_natively", "trace", "with_keystone", "write_elf",
 ]  # fmt: skip
 
 

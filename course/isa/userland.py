@@ -121,3 +121,18 @@ def _isa_of(path: Path) -> Isa:
     raise NotElfError(
         f"{path} is a program for {known.machine}, {known.bits} bits, {known.endian} endian: none of {', '.join(ISAS)}"
     )
+
+
+def run_natively(program: bytes, *, timeout_s: float = 10.0) -> Finished:
+    """Give a program to this machine's own kernel, without any emulator.
+
+    Args:
+        program: an ELF file's bytes.
+        timeout_s: wall seconds after which it is killed.
+
+    Raises:
+        OSError: what the kernel says of a foreign program, ``Exec format error``.
+    """
+    with program_file(program) as path:
+        done = subprocess.run([str(path)], capture_output=True, timeout=timeout_s, check=False)
+    return Finished("this machine", done.returncode, done.stdout, done.stderr.decode(errors="replace"), ("program",))
