@@ -15,6 +15,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def sharers(count: int, shared_mib: int) -> Iterator[list[int]]:
     """
     with _process(_SHARER, str(shared_mib), str(count)) as process:
         yield [int(pid) for pid in _first_line(process).split()]
+
+
+def let_run(seconds: float) -> None:
+    """Let `seconds` pass while others work: the length of a measurement. To wait for something, wait for its event."""
+    time.sleep(seconds)
 
 
 def cpu_seconds(pid: int) -> float:

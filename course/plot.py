@@ -15,8 +15,8 @@ from typing import Any
 from .error import UsageError
 
 # Contrast of at least 4.5:1 on white, told apart in grey too (Okabe and Ito's palette, darkened).
-_COLOURS = ("#00568c", "#a8480c", "#3f6b2b", "#7a3566")
-_HATCHES = ("", "//", "..", "xx")
+_COLOURS = ("#00568c", "#a8480c", "#3f6b2b", "#7a3566", "#4d4d4d", "#7a5c00")
+_HATCHES = ("", "//", "..", "xx", "--", "oo")
 _LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 _STYLE: Any = {
     "svg.hashsalt": "course",
@@ -105,6 +105,7 @@ def bars(
             edgecolor="white",
         )
         if stacked:
+            _name_segments(axes, drawn, name, max(map(sum, zip(*series.values(), strict=True))))
             base = [b + v for b, v in zip(base, values, strict=True)]
         else:
             axes.bar_label(drawn, labels=[f"{v:.3g}" if v < 1000 else f"{v:,.0f}" for v in values], padding=2)
@@ -113,8 +114,18 @@ def bars(
     axes.set_xticks(range(len(groups)), groups)
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:,g}")
     axes.margins(y=0.12)
     return _finish(figure, axes, title, unit, summary)
+
+
+def _name_segments(axes: Any, drawn: Any, name: str, tallest: float) -> None:
+    """Write the series' name into each segment that is high enough to hold it."""
+    for segment in drawn:
+        if segment.get_height() > 0.07 * tallest:
+            centre = (segment.get_x() + segment.get_width() / 2, segment.get_y() + segment.get_height() / 2)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            axes.text(*centre, name, ha="center", va="center", fontsize=10, bbox=box)
 
 
 def curves(
@@ -144,7 +155,7 @@ def _canvas() -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        figure = Figure(figsize=(8, 3.6), layout="constrained")
         return figure, figure.subplots()
 
 
@@ -153,7 +164,7 @@ def _finish(figure: Any, axes: Any, title: str, unit: str, summary: str) -> Plot
 
     axes.set_title(title, loc="left", fontweight="bold")
     axes.set_ylabel(unit)
-    axes.legend(frameon=False, fontsize=10)
+    axes.legend(frameon=False, fontsize=10, loc="upper left", bbox_to_anchor=(1, 1))
     out = io.StringIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
