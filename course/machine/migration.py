@@ -65,6 +65,7 @@ def save(
                 vm.send_fd(file, _FD_NAME)
                 vm.execute("migrate", uri=f"fd:{_FD_NAME}")
                 status = _await_end(vm, events, timeout_s)
+                _settle(vm, status)
             if status != "completed":
                 why = _reason(vm, status) or _space_left(path)
                 raise vm.fault(MigrationError, f"{vm.name} could not be saved to {path}: {why}. No file was left.")
@@ -172,6 +173,7 @@ def _migrate(source: Machine, destination: Machine, path: str, timeout_s: float)
                 raise
             raise destination.fault(MigrationError, _refused(destination, f"the guest of {source.name}")) from error
     if status == "completed":
+        _settle(source, status)
         return dict(source.execute("query-migrate"))
     if _has_ended(destination):
         raise destination.fault(MigrationError, _refused(destination, f"the guest of {source.name}"))
@@ -180,6 +182,19 @@ def _migrate(source: Machine, destination: Machine, path: str, timeout_s: float)
         f"{source.name} could not be migrated to {destination.name}: {_reason(source, status) or status}. "
         f"The guest goes on in {source.name}.",
     )
+
+
+def _settle(vm: Machine, status: str) -> None:
+    """Wait until a source is done with its migration: the times added up, the guest's state final.
+
+    QEMU tells the end a moment before that, and until then refuses to let the guest run.
+    """
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        state = vm.runstate
+        if state != "finish-migrate" and (status != "completed" or state == "postmigrate"):
+            return
+        time.sleep(0.002)
 
 
 def _require_incoming(vm: Machine) -> None:
@@ -232,6 +247,7 @@ def _keep_running(source: Machine, *, resume: bool) -> None:
         if source.execute("query-migrate").get("status") not in {None, "none", *_ENDED}:
             with source.record("MIGRATION") as events:
                 _cancel(source, events)
+        _settle(source, "failed")
         if resume and source.runstate != "running":
             source.resume()
 

@@ -104,9 +104,12 @@ class Process:
         try:
             poll = select.poll()  # select() cannot watch file descriptors over 1023
             poll.register(fd, select.POLLIN)
-            poll.poll(timeout_s * 1000)
+            ended = poll.poll(timeout_s * 1000)
         finally:
             os.close(fd)
+        if ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(5)  # another thread may be reaping it at this moment
 
     def kill(self) -> None:
         """End the child with SIGKILL and reap it; does nothing when it has ended or belongs to another process."""

@@ -170,6 +170,8 @@ class QmpProxy:
         task = asyncio.current_task()
         assert task is not None
         if self._relays:
+            await asyncio.wait(self._relays, timeout=1)  # one that has just hung up is about to go
+        if self._relays:
             self._note("refused", {})
             await _close(writer)
             return
@@ -235,7 +237,8 @@ class _Relay:
             await self._upstream.writer.drain()
 
     async def _to_its_end(self) -> None:
-        await self._from_qemu()
+        with contextlib.suppress(ConnectionError):  # QEMU ended with a line feed of ours unread
+            await self._from_qemu()
         await self._none_held.wait()
 
     async def _from_qemu(self) -> None:
