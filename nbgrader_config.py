@@ -48,3 +48,7 @@ c.GenerateFeedback.preprocessors = [
     "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
 ]
 c.HTMLExporter.sanitize_html = True
+c.HTMLExporter.filters = {
+    "clean_html": "autograder.feedback.clean",
+    "strip_files_prefix": "autograder.feedback.clean_markdown",
+}

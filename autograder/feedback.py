@@ -3,6 +3,10 @@
 nbgrader copies a test cell with its hidden region, and tracebacks through it, into the student's page. This
 preprocessor (in ``c.GenerateFeedback.preprocessors``) takes the region away and shortens tracebacks that show the
 grader's code; the verdict of a check, made from observed values, stays.
+
+The page is opened by a student, and by the instructor: HTML that a submission carries must not run there. nbconvert's
+``sanitize_html`` covers outputs, not the Markdown of nbgrader's own template, and turns even paragraphs and table
+heads into text. `clean` takes its place under both names that the templates use.
 """
 
 from __future__ import annotations
@@ -17,6 +21,19 @@ _BEGIN, _END = "BEGIN HIDDEN TESTS", "END HIDDEN TESTS"
 _PLACEHOLDER = "# (hidden checks ran here)"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _MIN_LENGTH = 8
+_FORMATTING = """
+a abbr b blockquote br caption code dd del details div dl dt em h1 h2 h3 h4 h5 h6 hr i img kbd li ol p pre s small span
+strong sub summary sup table tbody td tfoot th thead tr ul var
+"""
+_ATTRIBUTES = {
+    "*": ["class", "id", "title", "role", "aria-label", "style"],
+    "a": ["href"],
+    "img": ["src", "alt", "width", "height"],
+    "td": ["colspan", "rowspan"],
+    "th": ["colspan", "rowspan", "scope"],
+    "details": ["open"],
+    "ol": ["start"],
+}
 
 
 class HideHiddenTests(NbGraderPreprocessor):  # type: ignore[misc]
@@ -30,6 +47,23 @@ class HideHiddenTests(NbGraderPreprocessor):  # type: ignore[misc]
             if cell.cell_type == "code":
                 cell.outputs = [_cleaned(output, hidden) for output in cell.outputs]
         return nb, resources
+
+
+def clean(html: str | bytes) -> str:
+    """Keep what formats text; what could run, load or style the page around it becomes visible text or goes."""
+    import bleach  # type: ignore[import-untyped]  # noqa: PLC0415 - only pages need it
+    from bleach.css_sanitizer import CSSSanitizer  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    text = html.decode() if isinstance(html, bytes) else str(html)
+    styles = CSSSanitizer(allowed_css_properties=["margin", "padding", "border-left", "text-align", "color"])
+    return str(bleach.clean(text, tags=frozenset(_FORMATTING.split()), attributes=_ATTRIBUTES, css_sanitizer=styles))
+
+
+def clean_markdown(html: str) -> str:
+    """What the templates call ``strip_files_prefix``, the last step of all Markdown, and `clean` after it."""
+    from nbconvert.filters import strip_files_prefix  # noqa: PLC0415
+
+    return clean(strip_files_prefix(html))  # type: ignore[no-untyped-call]
 
 
 def hidden_lines(source: str) -> set[str]:

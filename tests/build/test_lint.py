@@ -9,11 +9,10 @@ from course.build.lint import RULES, lint
 from .conftest import LESSON, ROOT
 
 HINTS = "".join(f"<details><summary>Hint {n}</summary>\n\ntext\n</details>\n" for n in (1, 2, 3))
-HIDDEN = "\n### BEGIN HIDDEN TESTS\nassert total(0) == 0\n### END HIDDEN TESTS\n"
+HIDDEN = 'assert double(-1717171717) == -3434343434, "of negative numbers too"'
 END = "- counted.\n\n## Words\n\n| English | French |\n\n## Sources\n\n- none"
 GOOD = [  # what the small lesson, made for the build, lacks
     ("the first numbers\n\nComplete the function.\n", f"the first numbers\n\nComplete the function.\n\n{HINTS}"),
-    ('"1 + 2 + 3 is 6"\n', f'"1 + 2 + 3 is 6"{HIDDEN}'),
     ("- counted.", END),
 ]
 CODE = "```{code-cell}\n1\n```\n\n"
@@ -38,7 +37,7 @@ BREAKS = [  # rule, old text, new text, part of the remedy
     ("typed-stubs", "def total(last: int) -> int:", "def total(last: int):", "type hints (what it returns)"),
     ("typed-stubs", '    """Return 1 + 2 + ... + last."""\n', "", "docstring"),
     ("tested-answers", ":ng: test correct_double 2", ":ng: locked correct_double", "no test cell follows"),
-    ("hidden-tests", HIDDEN, "\n", "no hidden check"),
+    ("hidden-tests", f"### BEGIN HIDDEN TESTS\n{HIDDEN}\n### END HIDDEN TESTS\n", "", "no hidden check"),
     ("hidden-tests", '"""`total` adds the numbers from 1 to its argument."""', "", "docstring"),
     ("three-hints", "<details><summary>Hint 3: nearly", "<p>Hint 3: nearly", "2 hints"),
     (

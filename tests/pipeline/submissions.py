@@ -1,0 +1,151 @@
+"""Submissions made from a lesson's own notebooks, and the marks they deserve."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Notebook = dict[str, Any]
+
+
+class Submissions:
+    """Makes submissions of one lesson.
+
+    Args:
+        source: the instructor's notebook: every answer is right.
+        release: the student's notebook: no answer is given.
+    """
+
+    def __init__(self, source: Path, release: Path) -> None:
+        self.source: Notebook = json.loads(source.read_text())
+        self.release: Notebook = json.loads(release.read_text())
+
+    def ids(self, kind: str) -> list[str]:
+        """Grade ids of all ``answer`` or ``test`` cells, in order."""
+        return [cell["id"] for cell in self.source["cells"] if _kind(cell) == kind]
+
+    @property
+    def points(self) -> dict[str, float]:
+        """Points of each test, from the notebook."""
+        return {
+            cell["id"]: cell["metadata"]["nbgrader"]["points"] for cell in self.source["cells"] if _kind(cell) == "test"
+        }
+
+    @property
+    def full_marks(self) -> float:
+        """What a perfect submission gets without a person's part."""
+        return sum(self.points.values())
+
+    def perfect(self) -> Notebook:
+        """Every answer is the lesson's own, in the released notebook."""
+        return self.with_answers(self.ids("answer"))
+
+    def untouched(self) -> Notebook:
+        """The release as it is."""
+        return copy.deepcopy(self.release)
+
+    def with_answers(self, answered: list[str]) -> Notebook:
+        """The release with some of the lesson's own answers."""
+        right = {cell["id"]: cell["source"] for cell in self.source["cells"]}
+        made = self.untouched()
+        for cell in made["cells"]:
+            if cell["id"] in answered:
+                cell["source"] = right[cell["id"]]
+        return made
+
+    def marks_of(self, answered: list[str]) -> float:
+        """What `with_answers` deserves: the points of each test whose answers (since the test before) are given."""
+        total, waiting = 0.0, set[str]()
+        for cell in self.source["cells"]:
+            if _kind(cell) == "answer":
+                waiting.add(cell["id"])
+            elif _kind(cell) == "test":
+                if waiting <= set(answered):
+                    total += self.points[cell["id"]]
+                waiting = set()
+        return total
+
+    def first_half(self) -> list[str]:
+        """The first half of the answers, so that none depends on one that is missing."""
+        answers = self.ids("answer")
+        return answers[: max(1, len(answers) // 2)]
+
+
+def broken(submissions: Submissions) -> dict[str, tuple[str, float]]:
+    """Submissions that students really send: text of the file and deserved marks, by name."""
+    full = submissions.full_marks
+    first_answer, first_test = submissions.ids("answer")[0], submissions.ids("test")[0]
+    rest = submissions.ids("answer")[1:]
+    text = json.dumps(submissions.perfect())
+
+    def changed(change: Callable[[list[dict[str, Any]]], object], base: Notebook | None = None) -> str:
+        made = copy.deepcopy(base or submissions.perfect())
+        change(made["cells"])
+        return json.dumps(made)
+
+    def duplicate(name: str, **edit: Any) -> Callable[[list[dict[str, Any]]], object]:
+        def change(cells: list[dict[str, Any]]) -> None:
+            at = next(i for i, cell in enumerate(cells) if cell["id"] == name)
+            cells.insert(at + 1, copy.deepcopy(cells[at]) | edit)
+
+        return change
+
+    def without(name: str) -> Callable[[list[dict[str, Any]]], object]:
+        def change(cells: list[dict[str, Any]]) -> None:
+            cells[:] = [cell for cell in cells if cell["id"] != name]
+
+        return change
+
+    def strip_metadata(cells: list[dict[str, Any]]) -> None:
+        for cell in cells:
+            cell["metadata"] = {}
+
+    def lose_ids_and_metadata(cells: list[dict[str, Any]]) -> None:
+        for number, cell in enumerate(cells):
+            cell["metadata"], cell["id"] = {}, f"colab-{number}"
+
+    def skip_tests(cells: list[dict[str, Any]]) -> None:
+        for cell in cells:
+            cell["metadata"]["tags"] = ["skip-execution"]
+
+    def more_points(cells: list[dict[str, Any]]) -> None:
+        for cell in cells:
+            if _kind(cell) == "test":
+                cell["metadata"]["nbgrader"]["points"] = 1000
+
+    other_kernel = submissions.perfect()
+    other_kernel["metadata"]["kernelspec"] = {"name": "julia-1.10", "display_name": "Julia", "language": "julia"}
+    return {
+        "copied-answer": (changed(duplicate(first_answer)), full),
+        "copied-answer-emptied": (changed(duplicate(first_answer, source="")), full),
+        "copied-test": (changed(duplicate(first_test)), full),
+        "deleted-test": (changed(without(first_test)), full),
+        "deleted-answer": (changed(without(first_answer)), submissions.marks_of(rest)),
+        "edited-test": (changed(lambda cells: _by_id(cells, first_test).update(source="pass"), submissions.release), 0),
+        "more-points": (changed(more_points), full),
+        "lost-metadata": (changed(strip_metadata), full),
+        "lost-ids-and-metadata": (changed(lose_ids_and_metadata), full),
+        "skipped-tests": (changed(skip_tests, submissions.release), 0),
+        "reversed-order": (changed(lambda cells: cells.reverse()), full),
+        "other-kernel": (json.dumps(other_kernel), full),
+        "truncated": (text[: len(text) // 2], 0),
+        "empty": ("", 0),
+        "no-notebook": ("[1, 2, 3]", 0),
+        "text": ("Dear teacher,\n", 0),
+        "cells-of-no-kind": (json.dumps(submissions.perfect() | {"cells": [{"cell_type": 3}, "x"]}), 0),
+        "no-cells": (json.dumps(submissions.perfect() | {"cells": []}), 0),
+    }
+
+
+def _by_id(cells: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(cell for cell in cells if cell["id"] == name)
+
+
+def _kind(cell: dict[str, Any]) -> str | None:
+    flags = cell["metadata"].get("nbgrader", {})
+    if flags.get("grade"):
+        return "manual" if flags.get("solution") else "test"
+    return "answer" if flags.get("solution") else None
