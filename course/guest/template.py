@@ -31,7 +31,7 @@ READY = r"READY [\d.]*\n"
 PROMPT = r"# "
 BOOT_TIMEOUT_S = 120
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,7 @@ def _boot(spec: Spec, boot: Files, directory: Path) -> None:
             vm.console.expect(PROMPT)
             # The first run of a program reads it in: once here, never in the clones. And silence, for their first line.
             vm.console.run("date >/dev/null; set +v")
+            vm.console.expect(PROMPT)  # whole, or the rest of it would come out of every clone
             _require_counter(vm)
             vm.save(directory / "state", capabilities=CAPABILITIES, resume=False)
     except MachineError as cause:

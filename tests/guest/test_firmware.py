@@ -40,13 +40,13 @@ def test_cd_boots(machine: str) -> None:
         vm.console.expect("from the CD\n")
 
 
-@pytest.mark.parametrize(("order", "expected"), [("c", "from the disk"), ("d", "from the CD")])
+@pytest.mark.parametrize(("order", "expected"), [("c", "disk"), ("d", "CD")])
 def test_boot_order_decides(order: str, expected: str) -> None:
     """With disk and CD in one machine, the firmware takes the first in the order."""
     disk, cd = guest.bootsector.disk("from the disk"), guest.bootsector.cd("from the CD")
     drives = ("-drive", f"file={disk},format=raw,snapshot=on", "-cdrom", cd)
     with Machine("-M", "pc", *drives, "-boot", f"order={order}") as vm:
-        assert vm.console.expect(r"from the \w+")[0] == expected
+        assert vm.console.expect(r"from the (\w+)\n")[1] == expected
 
 
 def test_bootindex_decides() -> None:
