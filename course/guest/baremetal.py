@@ -30,6 +30,12 @@ _DIRTY_FROM = 0x400000
 _PAGE_BYTES = 4096
 _MAX_DIRTY_MIB = 3072
 
+# After a reset the number of before is still in RAM: clear it first, so that the printed line means "from 0".
+_CLEAR = """
+    31 c0                   ; xor eax, eax
+    a3 00 05 00 00          ; mov dword ptr [0x500], eax
+"""
+
 # Print the text `text` on the serial port, then fall through.
 _PRINT = """
     fa                      ; cli
@@ -56,7 +62,8 @@ halt:
 
 # Count a hundred times a second, woken by the timer, so that a host with one processor stays usable.
 COUNTER = (
-    _PRINT
+    _CLEAR
+    + _PRINT
     + """
     0f 01 15 {gdtr:4}       ; lgdt [gdtr]             our own segments: iret reads them again
     0f 01 1d {idtr:4}       ; lidt [idtr]
@@ -80,8 +87,6 @@ COUNTER = (
     e6 40                   ; out 0x40, al
     b0 2e                   ; mov al, 0x2e
     e6 40                   ; out 0x40, al
-    31 c0                   ; xor eax, eax
-    a3 00 05 00 00          ; mov dword ptr [0x500], eax
 round:
     ff 05 00 05 00 00       ; inc dword ptr [0x500]
     fb                      ; sti
@@ -98,10 +103,9 @@ handler:
 
 # Write one word in each page of `pages` pages, then count; never rests.
 DIRTY = (
-    _PRINT
+    _CLEAR
+    + _PRINT
     + """
-    31 c0                   ; xor eax, eax
-    a3 00 05 00 00          ; mov dword ptr [0x500], eax
 round:
     bf {from:4}             ; mov edi, from
     b9 {pages:4}            ; mov ecx, pages
