@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..error import UsageError
 from .child import ChildError, in_child
 from .emulation import CODE, DATA, POINTER, REGION, RETURN, End, Job, emulate, load_unicorn
 from .table import Isa, lookup
 
-__all__ = ["CODE", "DATA", "RETURN", "End", "Result", "Step", "Trace", "call", "trace"]
+__all__ = ["CODE", "DATA", "RETURN", "End", "Result", "Step", "Trace", "call", "call_each", "trace"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,14 +161,47 @@ def trace(
     return _run(row, Job(row.name, bytes(code), arguments, entry, fuel, data, start, keep=True), timeout_s)
 
 
+def call_each(
+    code: bytes, isa: str | Isa, calls: Sequence[tuple[int, ...]], *, fuel: int = 100_000, seed: int = 0
+) -> list[Result]:
+    """Like `call`, for many lists of arguments in one child: for checks, which ask the same code again and again.
+
+    Args:
+        code: the function.
+        isa: its instruction set.
+        calls: the arguments of each call.
+        fuel: of each call.
+        seed: of the first call; the next have the next ones.
+    """
+    row = lookup(isa)
+    jobs = []
+    for at, arguments in enumerate(calls):
+        _reject_nonsense(row, code, arguments, 0, b"")
+        start = _first_registers(row, arguments, {}, seed + at)
+        jobs.append(Job(row.name, bytes(code), arguments, 0, fuel, b"", start, keep=False))
+    return [trace.result for trace in _run_all(row, jobs, 30.0)]
+
+
 def _run(row: Isa, job: Job, timeout_s: float) -> Trace:
-    start, data = job.start, job.data
+    return _run_all(row, [job], timeout_s)[0]
+
+
+def _emulate_all(jobs: list[Job]) -> list[dict[str, Any]]:
+    return [emulate(job) for job in jobs]
+
+
+def _run_all(row: Isa, jobs: list[Job], timeout_s: float) -> list[Trace]:
     load_unicorn()
     try:
-        raw = in_child(emulate, job, timeout_s=timeout_s)
+        found = in_child(_emulate_all, jobs, timeout_s=timeout_s)
     except ChildError as error:
         end = End.FUEL if error.why == "timed out" else End.CRASHED
-        return Trace(Result(row.name, end, 0, 0, {}, start, data, str(error)), start, (), {})
+        return [Trace(Result(row.name, end, 0, 0, {}, j.start, j.data, str(error)), j.start, (), {}) for j in jobs]
+    return [_as_trace(row, job, raw) for job, raw in zip(jobs, found, strict=True)]
+
+
+def _as_trace(row: Isa, job: Job, raw: dict[str, Any]) -> Trace:
+    start, data = job.start, job.data
     final = raw["registers"]
     held = (*row.preserved, row.stack)
     returned = raw["end"] == End.RETURNED.name

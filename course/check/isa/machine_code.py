@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ... import isa
 from ...error import CapabilityError, CourseError
 from ...isa.disassembler import decode
-from ...isa.processor import RETURN
+from ...isa.processor import RETURN, call_each
 from ..compare import shorten
 from ..exercise import Exercise, Trial
 
@@ -54,8 +54,8 @@ def assembled(trial: Trial, name: str, text: str) -> bytes:
 def judge_affine(trial: Trial, name: str, text: str, pairs: Sequence[tuple[int, int]]) -> None:
     """Run one function on pairs of numbers and look at everything that it did."""
     code = assembled(trial, name, text)
-    for at, (a, b) in enumerate(pairs):
-        result = isa.call(code, name, a, b, fuel=_FUEL, seed=trial.seed * 1000 + at)
+    results = call_each(code, name, pairs, fuel=_FUEL, seed=trial.seed * 1000)
+    for (a, b), result in zip(pairs, results, strict=True):
         _judge_end(trial, name, result, a, b)
         want, got = (3 * a + b) & _MASK, result.value & _MASK
         if want != got:
