@@ -70,11 +70,13 @@ def test_interrupted_script_leaves_no_machine() -> None:
 
 
 @pytest.mark.qemu
-def test_machine_dies_with_a_killed_notebook_kernel() -> None:
+def test_machine_dies_with_a_killed_notebook_kernel(tmp_path: Path) -> None:
     """A real Jupyter kernel that holds a machine is killed with SIGKILL."""
     from jupyter_client.manager import KernelManager
 
-    manager = KernelManager(kernel_name="python3", transport="ipc")
+    manager = KernelManager(kernel_name="python3", transport="ipc", ip=str(tmp_path / "kernel"))
+    assert manager.kernel_spec is not None
+    manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     manager.start_kernel(cwd=str(ROOT), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         client = manager.blocking_client()
@@ -163,7 +165,12 @@ with Machine("-M", "none", qmp_sockets=1) as vm:
 print("fine")
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],  # Python 3.12 warns of fork with threads
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.stdout == "fine\n", done.stderr
     assert done.stderr == ""
