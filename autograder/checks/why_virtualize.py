@@ -141,18 +141,18 @@ def _others(trial: Trial) -> None:
             judge_footprint(trial, vm["pid"], vm["ram_mib"])
 
 
-@overcommit.step("other VMs, and only those that are named")
-def _named(trial: Trial) -> None:
-    with paused_vms(*trial.rng.sample(range(128, 3000, 8), 3)) as vms:
-        judge_overcommit(trial, trial.rng.sample(vms, 2))
-        judge_overcommit(trial, vms[:1])
-
-
 @overcommit.step("a small process that was promised much does not outweigh a large one")
 def _weights(trial: Trial) -> None:
     with burners("sleep") as (small,), sharers(1, 60) as (large,):
         much, little = trial.rng.randrange(1000, 4000), trial.rng.randrange(40, 100)
         judge_overcommit(trial, [{"pid": small, "ram_mib": much}, {"pid": large, "ram_mib": little}])
+
+
+@overcommit.step("other VMs, and only those that are named")
+def _named(trial: Trial) -> None:
+    with paused_vms(*trial.rng.sample(range(128, 3000, 8), 3)) as vms:
+        judge_overcommit(trial, trial.rng.sample(vms, 2))
+        judge_overcommit(trial, vms[:1])
 
 
 # ── fatal_losses, pack ───────────────────────────────────────────────────────────────────────────────────────────────

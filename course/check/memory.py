@@ -87,20 +87,21 @@ def judge_overcommit(trial: Trial, vms: Sequence[Mapping[str, int]]) -> None:
     """Compare the ratio with our own readings before and after, three times at most."""
     promised = sum(vm["ram_mib"] for vm in vms)
     for attempt in range(3):
-        first = sum(witness(vm["pid"]).pss_mib for vm in vms)
+        before = [witness(vm["pid"]) for vm in vms]
         got = trial.call([dict(vm) for vm in vms])
-        second = sum(witness(vm["pid"]).pss_mib for vm in vms)
+        first, second = sum(w.pss_mib for w in before), sum(witness(vm["pid"]).pss_mib for vm in vms)
         trial.expect(isinstance(got, int | float), "not-a-number", f"You returned {got!r}.", "Return one number.")
         if promised / max(first, second) * 0.97 <= got <= promised / min(first, second) * 1.03:
             return
         if attempt == 2:
-            _explain_overcommit(trial, vms, promised, first, got)
+            _explain_overcommit(trial, vms, before, got)
 
 
-def _explain_overcommit(trial: Trial, vms: Sequence[Mapping[str, int]], promised: int, pss: float, got: float) -> None:
+def _explain_overcommit(trial: Trial, vms: Sequence[Mapping[str, int]], seen: Sequence[Footprint], got: float) -> None:
+    promised, pss = sum(vm["ram_mib"] for vm in vms), sum(weight.pss_mib for weight in seen)
     said = f"{promised} MiB were promised and {pss:.1f} MiB are held: {promised / pss:.1f}. You returned {got:.3g}."
-    rss = sum(witness(vm["pid"]).rss_mib for vm in vms)
-    each = [vm["ram_mib"] / witness(vm["pid"]).pss_mib for vm in vms]
+    rss = sum(weight.rss_mib for weight in seen)
+    each = [vm["ram_mib"] / weight.pss_mib for vm, weight in zip(vms, seen, strict=True)]
     known = [
         ("sum-of-rss", promised / rss, "Your sum counts the pages that the VMs share once per VM."),
         ("upside-down", pss / promised, "Promised per held is asked, not held per promised."),
