@@ -17,6 +17,7 @@ from .leaks import release_leaks
 from .release import files, generated
 from .text import Lesson
 
+_SHOWN = 5
 _LEAK_REMEDY = "students must not have it: correct the text and build"
 _FOLDER_REMEDY = "remove it, or give it a text in course/lessons/"
 
@@ -110,15 +111,19 @@ def release_problems(layout: Layout, lessons: Sequence[str]) -> Iterator[Finding
 
 
 def _differences(want: dict[str, Any], have: dict[str, Any]) -> list[str]:
-    """The first difference between two notebooks without outputs, in words."""
+    """What differs between two notebooks without outputs, in words."""
     if want == have:
         return []
-    for index, (one, other) in enumerate(zip(want["cells"], have["cells"], strict=False)):
-        if one != other:
-            parts = [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
-            return [f"cell {index + 1} ({one['id']}) is not what the text gives: {', '.join(parts)} differ"]
     if len(want["cells"]) != len(have["cells"]):
         return [f"has {len(have['cells'])} cells, the text gives {len(want['cells'])}"]
+    found = []
+    for one, other in zip(want["cells"], have["cells"], strict=True):
+        if parts := [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]:
+            found.append(f"cell {one['id']} is not what the text gives: {', '.join(parts)} differ")
+    if len(found) > _SHOWN:
+        return [*found[:_SHOWN], f"{len(found) - _SHOWN} more cells are not what the text gives"]
+    if found:
+        return found
     return [f"its metadata is not what the text gives: {json.dumps(have['metadata'])[:200]}"]
 
 

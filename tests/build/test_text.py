@@ -208,3 +208,15 @@ def test_expanded_metadata_is_plain_json(layout):
     """Nothing of jupytext's own types is left in what is written."""
     made = notebook(load(layout.text(LESSON)))
     assert json.loads(json.dumps(made)) == made
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_saving_from_jupyterlab_loses_nothing(path, tmp_path):
+    """A text that jupytext has read and written, with our jupytext.toml, gives the same notebook."""
+    from jupytext.config import load_jupytext_configuration_file
+
+    config = load_jupytext_configuration_file(str(ROOT / "jupytext.toml"))
+    opened = jupytext.read(path, config=config)
+    saved = tmp_path / path.name
+    saved.write_text(jupytext.writes(opened, fmt="md:myst", config=config))
+    assert notebook(load(saved)) == notebook(load(path))
