@@ -218,7 +218,7 @@ def _as_trace(row: Isa, job: Job, raw: dict[str, Any]) -> Trace:
         for at, body, text, changes, writes in raw["steps"]
     )
     stack = bytes.fromhex(raw["stack"])
-    memory = {"stack": (POINTER - 64, stack)} | ({"data": (DATA, bytes(data))} if data else {})
+    memory = ({"data": (DATA, bytes(data))} if data else {}) | {"stack": (POINTER - 64, stack)}
     return Trace(result, start, steps, memory)
 
 

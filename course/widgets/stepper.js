@@ -124,10 +124,10 @@ function render({ model, el }) {
   };
   const here = () => model.get("position");
   const buttons = [
-    ["⏮", "To the start", () => go(0)],
+    ["|◀ start", "To the start", () => go(0)],
     ["◀ back", "One step back", () => go(here() - 1)],
     ["next ▶", "One step on", () => go(here() + 1)],
-    ["⏭", "To the end", () => go(total)],
+    ["end ▶|", "To the end", () => go(total)],
   ].map(([text, label, action]) => {
     const button = element("button", { type: "button", "aria-label": label }, text);
     button.addEventListener("click", action);
