@@ -71,9 +71,7 @@ def _links_one(trial: Trial) -> None:
     got = trial.call(stream)
     if got == []:
         trial.wrong("nothing-found", "The datagram holds one interface, lan; the answer is an empty list.")
-    judge_links(
-        trial, stream, [(1, "lan")], "wrong-fields", "Look at the drawing: what is at byte 20, what at 32?"
-    )
+    judge_links(trial, stream, [(1, "lan")], "wrong-fields", "Look at the drawing: what is at byte 20, what at 32?")
 
 
 @parse_links.step("several messages in a datagram, and several datagrams, are all read")

@@ -1,7 +1,7 @@
 """Run a tiny executable on Unicorn and play the kernel: the engine that needs neither Linux nor an x86-64 CPU.
 
-Both doors are there: the `syscall` instruction with the 64-bit table, and ``int 0x80`` with the 32-bit one. Calls known
-to this little kernel are `write`, `writev`, `exit` and `exit_group`; every other one is answered with ENOSYS.
+Both doors are there: the `syscall` instruction with the 64-bit table, and ``int 0x80`` with the 32-bit one. This little
+kernel knows `write`, `writev`, `getpid`, `getppid`, `exit` and `exit_group`, and answers all others with ENOSYS.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import signal
 import struct
+import time
 from typing import Any
 
 from .program import EXECUTE, PAGE_BYTES, PT_LOAD, READ, WRITE, Layout, layout
@@ -19,6 +20,7 @@ from .tracer import Call, Trace, withheld
 
 _STACK, _STACK_BYTES = 0x7FFF00000000, 0x20000
 _WRITE, _WRITEV, _EXIT, _EXIT_GROUP = "write", "writev", "exit", "exit_group"
+_IDENTITY = {"getpid": 1000, "getppid": 1}
 _MAX_WRITE_BYTES = 1 << 20
 
 
@@ -61,10 +63,13 @@ class _Machine:
         self._map(uc)
         uc.hook_add(unicorn.UC_HOOK_INSN, lambda u, _: self._syscall(u), None, 1, 0, x86.UC_X86_INS_SYSCALL)
         uc.hook_add(unicorn.UC_HOOK_INTR, lambda u, number, _: self._interrupt(u, number))
+        end = time.monotonic() + deadline_s
         try:
             uc.emu_start(self.headers.entry, 0, timeout=int(deadline_s * 1e6))
         except unicorn.UcError:
             self.exitcode = -signal.SIGSEGV if self.exitcode is None else self.exitcode
+        if self.exitcode is None and time.monotonic() < end:
+            self.exitcode = -signal.SIGSEGV  # hlt: the emulated CPU is in ring 0 and stops; a program would be killed
         if self.exitcode is None:
             self.exitcode = -signal.SIGKILL
             self.ended = self.ended or f"it was still running after {deadline_s:g} s"
@@ -118,7 +123,7 @@ class _Machine:
             self.exitcode = arguments[0] & 0xFF
             uc.emu_stop()
             return
-        result = -errno.ENOSYS
+        result = _IDENTITY.get(name, -errno.ENOSYS)
         if name == _WRITE:
             result = self._write(uc, arguments[0] & 0xFFFFFFFF, [(arguments[1], arguments[2])])
         elif name == _WRITEV:

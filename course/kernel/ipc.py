@@ -2,8 +2,8 @@
 
 ::
 
-    pipe, socketpair    sender ──write──▶ kernel buffer ──read──▶ receiver          each byte is copied twice
-    shared memory       sender ──store──▶ page of both ◀──load── receiver           once; the kernel only wakes
+    pipe, socketpair    make block ──write──▶ kernel buffer ──read──▶ receiver     each byte is copied twice
+    shared memory       make block in a page of both ◀──────────────  receiver     never; the kernel only wakes
 
 Both processes block while they wait (no busy loop), so that the comparison also holds on one CPU. Every block begins
 with its number, and the receiver counts what came in order: a fast channel that loses data is no channel.
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from ..error import CourseError, UsageError
 
 CHANNELS = ("pipe", "socketpair", "shared memory")
-_SLOTS = 2
+_SHARED_BYTES = 1 << 18  # as many slots as fit into the cache, so that both sides can run ahead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Throughput:
         return self.block_bytes * self.blocks / self.seconds / 1e6
 
 
-def throughput(channel: str, block_bytes: int, *, total_bytes: int = 64 << 20) -> Throughput:
+def throughput(channel: str, block_bytes: int, *, total_bytes: int = 32 << 20) -> Throughput:
     """Send about `total_bytes` in blocks of `block_bytes` to a child process and time it.
 
     Args:
@@ -75,6 +75,7 @@ def throughput(channel: str, block_bytes: int, *, total_bytes: int = 64 << 20) -
         pid = _child(receive, report_write)
         os.close(report_write)
         try:
+            os.read(report_read, 1)  # the receiver is ready
             start = time.perf_counter()
             send()
             report = os.read(report_read, 8)
@@ -95,6 +96,7 @@ def _child(receive: Callable[[], int], report: int) -> int:
     if pid == 0:
         try:
             signal.alarm(30)  # never outlives a parent that vanished
+            os.write(report, b"r")
             os.write(report, struct.pack("=q", receive()))
         finally:
             os._exit(0)
@@ -114,8 +116,9 @@ def _stream(channel: str) -> Callable[[int, int, contextlib.ExitStack], _Ends]:
         stack.callback(os.close, writer)
 
         def send() -> None:
-            block = bytearray(block_bytes)
+            template, block = bytes(block_bytes), bytearray(block_bytes)
             for number in range(blocks):
+                block[:] = template  # the work of making a block, which every channel pays
                 struct.pack_into("=q", block, 0, number)
                 left = memoryview(block)
                 while left:
@@ -140,27 +143,29 @@ def _stream(channel: str) -> Callable[[int, int, contextlib.ExitStack], _Ends]:
 
 
 def _shared(block_bytes: int, blocks: int, stack: contextlib.ExitStack) -> _Ends:
-    """Two slots in shared pages; one byte through a pipe says "full", one through another says "free"."""
-    memory = stack.enter_context(mmap.mmap(-1, _SLOTS * block_bytes))
+    """Slots in shared pages; one byte through a pipe says "full", one through another says "free"."""
+    slots = max(2, min(64, _SHARED_BYTES // block_bytes))
+    memory = stack.enter_context(mmap.mmap(-1, slots * block_bytes))
+    memory[:] = bytes(len(memory))  # the pages are there before the clock starts
     full_read, full_write = os.pipe()
     free_read, free_write = os.pipe()
     for fd in (full_read, full_write, free_read, free_write):
         stack.callback(os.close, fd)
 
     def send() -> None:
-        block = bytearray(block_bytes)
+        template = bytes(block_bytes)
         for number in range(blocks):
-            if number >= _SLOTS:
+            if number >= slots:
                 os.read(free_read, 1)
-            struct.pack_into("=q", block, 0, number)
-            at = number % _SLOTS * block_bytes
-            memory[at : at + block_bytes] = block
+            at = number % slots * block_bytes
+            memory[at : at + block_bytes] = template
+            struct.pack_into("=q", memory, at, number)
             os.write(full_write, b"f")
 
     def receive() -> int:
         for number in range(blocks):
             os.read(full_read, 1)
-            if struct.unpack_from("=q", memory, number % _SLOTS * block_bytes)[0] != number:
+            if struct.unpack_from("=q", memory, number % slots * block_bytes)[0] != number:
                 return number
             os.write(free_write, b"e")
         return blocks

@@ -15,7 +15,8 @@
     ◀─── stop ────────────────────────────── the call returns        (exit: rax = result)
     …                                        exit_group: an entry without an exit
 
-The tracee dies with its tracer (`PTRACE_O_EXITKILL`) and at its deadline. Only its first thread is watched.
+The tracee dies with its tracer (a parent-death signal, then `PTRACE_O_EXITKILL`) and at its deadline. Only its first
+thread is watched.
 
 Source: ptrace(2); Linux, arch/x86/entry/calling.h (orig_rax).
 """
@@ -41,6 +42,7 @@ from .tracer import Call, Trace, withheld
 _TRACEME, _PEEKTEXT, _CONT, _GETREGS, _SYSCALL, _SETOPTIONS = 0, 1, 7, 12, 24, 0x4200
 _O_TRACESYSGOOD, _O_TRACEEXEC, _O_EXITKILL = 0x1, 0x10, 0x100000
 _EVENT_EXEC = 4
+_PR_SET_PDEATHSIG = 1
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
 # Offsets, in 64-bit words, into struct user_regs_struct (x86-64).
 _RAX, _ORIG_RAX, _RIP, _REGISTERS = 10, 15, 16, 27
@@ -115,6 +117,7 @@ def _start(program: str, argv: Sequence[str], output: int, errors: int) -> int:
     """Fork a child that asks to be traced and becomes `program`."""
     _libc()
     arguments = [os.fspath(a) for a in argv]
+    parent = os.getpid()
     with warnings.catch_warnings():
         # Python >= 3.12 warns about fork in a threaded process; this child makes five system calls and is replaced.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -122,6 +125,10 @@ def _start(program: str, argv: Sequence[str], output: int, errors: int) -> int:
     if pid:
         return pid
     try:
+        # Until the tracer has set its options, this signal is what keeps a stopped child from outliving it.
+        _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(255)
         _ptrace(_TRACEME, 0)
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (output, 1), (errors, 2)):

@@ -30,14 +30,21 @@ from .ptrace import OUTPUT_LIMIT_BYTES
 from .tracer import ENOSYS, Call, Trace, withheld
 
 BINARY = "qemu-x86_64"
+# e_machine of the ELF header; the calls of every ISA are recorded under the x86-64 number of their name.
+_MACHINES = {62: "x86_64", 183: "aarch64", 243: "riscv64"}
 _LOG_LIMIT_BYTES = 16 << 20
 _LINE = re.compile(r"^\d+ (?:Unknown syscall (?P<unknown>-?\d+)|(?P<name>\w+)\(.*)$")
 _RESULT = re.compile(r"\) = (?P<value>-?(?:0x[0-9a-f]+|\d+))(?: errno=(?P<errno>\d+))?")
 _NEVER_RETURN = {"exit", "exit_group", "rt_sigreturn"}
 
 
-def _binary() -> str | None:
-    return shutil.which(BINARY) or shutil.which(BINARY + "-static")
+def _binary(program: str | None = None) -> str | None:
+    """Find the emulator for a program, by the machine in its ELF header; without a program, the one for x86-64."""
+    name = BINARY
+    if program is not None:
+        with contextlib.suppress(OSError), Path(program).open("rb") as file:
+            name = "qemu-" + _MACHINES.get(int.from_bytes(file.read(20)[18:20], "little"), "x86_64")
+    return shutil.which(name) or shutil.which(name + "-static")
 
 
 def available() -> bool:
@@ -63,12 +70,12 @@ def _probe() -> bool:
 
 def trace(argv: Sequence[str], *, deadline_s: float = 20.0, max_calls: int = 100_000) -> Trace:
     """Run `argv` under ``qemu-x86_64 -strace``; see `course.kernel.tracer.trace`."""
-    binary = _binary()
-    if binary is None:
-        raise CapabilityError(BINARY, "it is not installed", "Install the package qemu-user.")
     program = argv[0] if "/" in argv[0] else shutil.which(argv[0])
     if program is None:
         raise UsageError(f"there is no program {argv[0]!r} in PATH")
+    binary = _binary(program)
+    if binary is None:
+        raise CapabilityError(BINARY, "it is not installed", "Install the package qemu-user.")
     inherited = [int(fd) for fd in re.findall(r"^/proc/self/fd/(\d+)$", program)]
     with (
         tempfile.TemporaryDirectory() as folder,
