@@ -5,7 +5,9 @@ QEMU 7.1 and later write PNG; older ones write PPM, which is packed into PNG her
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import html
 import re
 import struct
 import zlib
@@ -38,6 +40,13 @@ class Screenshot:
         """Width and height in pixels."""
         width, height = struct.unpack_from(">II", self.png, 16)  # the IHDR chunk comes first
         return width, height
+
+    def _repr_html_(self) -> str:
+        # JupyterLab shows a bare image/png without its alt text; in HTML it keeps it (data: is allowed for src).
+        width, height = self.size
+        data = base64.b64encode(self.png).decode()
+        alt = html.escape(self.alt)
+        return f'<img src="data:image/png;base64,{data}" alt="{alt}" width="{width}" height="{height}">'
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
         return self.png, {"alt": self.alt}

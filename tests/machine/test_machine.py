@@ -382,6 +382,7 @@ def test_screenshot_is_a_png_with_words() -> None:
     data, metadata = shot._repr_png_()
     assert data == shot.png
     assert metadata["alt"] == shot.alt == f"Screen of eniac, {width} by {height} pixels"
+    assert f'alt="{shot.alt}"' in shot._repr_html_()
 
 
 def test_screenshot_of_an_old_qemu_is_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from course import Machine
 from course.error import UsageError
-from course.machine.process import alive, await_end_of, spawn
+from course.machine.process import _mortal, _setpriv, alive, await_end_of, spawn
 
 ROOT = Path(__file__).parents[2]
 HOLD_A_MACHINE = """
@@ -39,6 +39,13 @@ def _holder(*options: str) -> tuple[subprocess.Popen[str], int]:
     return holder, int(holder.stdout.readline())
 
 
+def _assert_ends(pid: int) -> None:
+    ended = await_end_of(pid, 10)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)  # a failing test leaves nothing running either
+    assert ended
+
+
 @pytest.mark.qemu
 @pytest.mark.parametrize("options", [(), ("without setpriv",)])
 def test_machine_dies_when_its_python_is_killed(options: tuple[str, ...]) -> None:
@@ -47,7 +54,7 @@ def test_machine_dies_when_its_python_is_killed(options: tuple[str, ...]) -> Non
     with holder:
         assert alive(pid)
         holder.kill()
-    assert await_end_of(pid, 10)
+    _assert_ends(pid)
 
 
 @pytest.mark.qemu
@@ -56,7 +63,7 @@ def test_machine_dies_with_a_terminated_python() -> None:
     holder, pid = _holder()
     with holder:
         holder.terminate()
-    assert await_end_of(pid, 10)
+    _assert_ends(pid)
 
 
 @pytest.mark.qemu
@@ -66,7 +73,7 @@ def test_interrupted_script_leaves_no_machine() -> None:
     with holder:
         holder.send_signal(signal.SIGINT)
         assert holder.wait(20) != 0
-    assert await_end_of(pid, 10)
+    _assert_ends(pid)
 
 
 @pytest.mark.qemu
@@ -96,7 +103,7 @@ def test_machine_dies_with_a_killed_notebook_kernel(tmp_path: Path) -> None:
             client.stop_channels()
         kernel_pid = manager.provisioner.process.pid  # type: ignore[union-attr]
         os.kill(kernel_pid, signal.SIGKILL)
-        assert await_end_of(int(pid), 10)
+        _assert_ends(int(pid))
     finally:
         manager.shutdown_kernel(now=True)
         manager.cleanup_resources()
@@ -174,6 +181,15 @@ print("fine")
     )
     assert done.stdout == "fine\n", done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(_setpriv() is None, reason="here the child looks between fork and exec, not in a shell")
+def test_child_gives_up_when_its_parent_is_gone_already() -> None:
+    """A parent that dies before the death signal is asked for sends none: the child looks, and does not start."""
+    line, _ = _mortal(["echo", "started"], parent=1)
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stdout == ""
 
 
 def test_spawn_keeps_what_the_child_wrote() -> None:
