@@ -26,8 +26,9 @@ def lab_server(course_folder, tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _chromium():
+    # Not for the session: Playwright keeps an event loop running in this thread, where others could start none.
     sync_api = pytest.importorskip("playwright.sync_api")
     executable = find_browser()
     if executable is None:
