@@ -14,17 +14,28 @@
 
 from __future__ import annotations
 
-from . import baremetal, bootsector, cache, iso, template
+from . import baremetal, bootsector, cache, iso, powerpc, template
 from .cache import Progress, cache_dir
 from .commandline import Spec
 from .linux import LinuxGuest, counter, linux
 from .ramcounter import COUNTER_GPA
 
-__all__ = ["COUNTER_GPA", "LinuxGuest", "baremetal", "bootsector", "build", "cache_dir", "counter", "iso", "linux"]
+__all__ = [
+    "COUNTER_GPA",
+    "LinuxGuest",
+    "baremetal",
+    "bootsector",
+    "build",
+    "cache_dir",
+    "counter",
+    "iso",
+    "linux",
+    "powerpc",
+]
 
 
 def build(progress: Progress | None = None) -> None:
-    """Build whatever is not there yet: kernel, userland, template, live ISO, bare-metal programs.
+    """Build whatever is not there yet: kernel, userland, template, live ISO, bare-metal programs, Linux for PowerPC.
 
     Args:
         progress: called with a short sentence at each step that takes time.
@@ -41,3 +52,4 @@ def build(progress: Progress | None = None) -> None:
         bootsector.cd()
         baremetal.hello()
         baremetal.counter()
+        powerpc.available()  # if it can be had: lesson 02 does without it where it cannot
