@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from course.check import Exercise, Trial
+from course.check.qemu_qmp import memory, migration, snapshots, states, stream
 from course.check.qemu_qmp import schema as schemas
-from course.check.qemu_qmp import stream
 
 demux = Exercise("demux", hidden=True, seed=901)
 has_command = Exercise("has_command", hidden=True, seed=907)
+grow = Exercise("grow", hidden=True, seed=904)
+checkpoint = Exercise("checkpoint", hidden=True, seed=905, deadline_s=15)
+rollback = Exercise("rollback", hidden=True, seed=905, deadline_s=15)
+migrate = Exercise("migrate", hidden=True, seed=906, deadline_s=8)
+lifecycle = Exercise("lifecycle", hidden=True, seed=903, deadline_s=12)
 
 
 # ─── demux ───────────────────────────────────────────────────────────────────
@@ -79,3 +84,75 @@ def _other(trial: Trial) -> None:
     for argument, expected in cases:
         schemas.judge(trial, schema, name, argument, expected)
     schemas.judge(trial, schemas.TINY, name, "", expected=False)
+
+
+# ─── lifecycle ───────────────────────────────────────────────────────────────
+
+
+@lifecycle.step("it waits for its event, however late it comes")
+def _late(trial: Trial) -> None:
+    states.judge(trial, {trial.rng.choice(["STOP", "SHUTDOWN"]): 1.5})
+
+
+@lifecycle.step("it is not misled by events of others")
+def _foreign(trial: Trial) -> None:
+    names = trial.rng.sample(["RTC_CHANGE", "NIC_RX_FILTER_CHANGED", "BALLOON_CHANGE", "SPICE_CONNECTED"], 3)
+    foreign = [stream.event(trial.rng, name) for name in names]
+    states.judge(trial, {"STOP": 0.2, "RESUME": 0.2, "SHUTDOWN": 0.2}, foreign)
+
+
+# ─── grow ────────────────────────────────────────────────────────────────────
+
+
+@grow.step("it finds ids of its own where somebody else has used the names that it likes")
+def _taken(trial: Trial) -> None:
+    with memory.machine() as vm:
+        for wanted_mib in (96, 128):
+            memory.judge(trial, vm, wanted_mib)
+        second = max(memory.dimms(vm), key=lambda dimm: int(dimm["slot"]))
+    with memory.machine() as vm:
+        memory.plug(vm, second.get("id", "other"), 64, second["memdev"].rpartition("/")[2])
+        memory.judge(trial, vm, 192, same_id="id-taken")
+
+
+@grow.step("it grows by any amount, and counts what others have plugged")
+def _amounts(trial: Trial) -> None:
+    with memory.machine() as vm:
+        memory.plug(vm, "other", 32 * trial.rng.randrange(1, 4))
+        memory.judge(trial, vm, 256)
+        memory.judge(trial, vm, 256)
+        memory.judge_refusal(trial, vm, 288)
+
+
+# ─── checkpoint and rollback ─────────────────────────────────────────────────
+
+
+@checkpoint.step("it keeps a machine whose disk has another name, also after a failure")
+def _other_node(trial: Trial) -> None:
+    node = f"disk{trial.rng.randrange(100, 999)}"
+    with snapshots.machine(node) as vm:
+        snapshots.judge_checkpoint(trial, vm, "taken", node=node)
+        snapshots.judge_taken_tag(trial, vm, "taken")
+        snapshots.judge_checkpoint(trial, vm, f"t{trial.rng.randrange(10**6)}", node=node)
+
+
+@rollback.step("it returns to each of several moments of a machine whose disk has another name, also after a failure")
+def _several(trial: Trial) -> None:
+    node = f"disk{trial.rng.randrange(100, 999)}"
+    with snapshots.machine(node) as vm:
+        snapshots.judge_rollback(trial, vm, "one", paused=trial.rng.random() < 0.5, node=node)
+        snapshots.judge_unknown_tag(trial, vm, f"t{trial.rng.randrange(10**6)}")
+        snapshots.judge_rollback(trial, vm, "two", paused=trial.rng.random() < 0.5, node=node)
+
+
+# ─── migrate ─────────────────────────────────────────────────────────────────
+
+
+@migrate.step("guests that dirty less or more than the wire carries arrive")
+def _any_rate(trial: Trial) -> None:
+    migration.judge(trial, dirty_mib=trial.rng.choice([1, 4, 28, 36]))
+
+
+@migrate.step("a destination that cannot take the guest is an error, and the guest stays where it was")
+def _refused(trial: Trial) -> None:
+    migration.judge_failure(trial)

@@ -6,7 +6,11 @@ is public there; which inputs grading uses is not.
 
 from __future__ import annotations
 
+from .memory import grow
+from .migration import migrate
 from .schema import has_command
+from .snapshots import checkpoint, rollback
+from .states import lifecycle
 from .stream import demux
 
-__all__ = ["demux", "has_command"]
+__all__ = ["checkpoint", "demux", "grow", "has_command", "lifecycle", "migrate", "rollback"]

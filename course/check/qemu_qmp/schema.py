@@ -105,6 +105,7 @@ def _tiny(trial: Trial) -> None:
 @has_command.step("an argument is found through the command's arg-type")
 def _arguments(trial: Trial) -> None:
     for name, argument, expected in [
+        ("screendump", "filename", True),
         ("screendump", "format", True),
         ("stop", "colour", False),
         ("stop", "guest", False),
