@@ -55,6 +55,11 @@ def _boundary_quiet(trial: Trial) -> None:
     judge_simulated(trial, disturbed=False)
 
 
+@boundary.step("on a bench that is disturbed now and then, they are found as well")
+def _boundary_disturbed(trial: Trial) -> None:
+    judge_simulated(trial, disturbed=True)
+
+
 @boundary.step("on this machine's CPU, a call costs less than the vDSO, and that less than a system call")
 def _boundary_native(trial: Trial) -> None:
     judge_native(trial)

@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
@@ -18,6 +18,7 @@ NAMES = st.binary(min_size=1, max_size=15).filter(
 )
 
 
+@settings(database=None)  # nothing is written where the tests happen to run
 @given(st.integers(1, 1 << 30), NAMES, st.lists(st.binary(max_size=20), max_size=3))
 def test_pyroute2_reads_what_we_build(index, name, extras):
     """An independent parser finds index and name, whatever stands before the name."""
@@ -81,6 +82,7 @@ def test_what_no_kernel_sends_is_refused(stream, says):
         netlink.validate(stream)
 
 
+@settings(database=None)  # nothing is written where the tests happen to run
 @given(st.lists(st.binary(max_size=200), max_size=3))
 def test_the_validator_survives_garbage(stream):
     """Any bytes are either valid or refused with our own error; nothing else happens."""
