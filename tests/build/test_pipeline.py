@@ -177,14 +177,14 @@ def test_figure_that_cannot_be_copied_is_an_error(layout, path, message):
     assert "counter" not in layout.text(LESSON).read_text().splitlines()[error.line - 1]
 
 
-PARTIAL = 'assert total(3) == 6, "1 + 2 + 3 is 6"'
+CHECK = 'assert total(3) == 6, "1 + 2 + 3 is 6"'
 FAILURES = [  # name, old text, new text, part of the message, text on the line that is named
     ("raises", 'print("pid", os.getpid())', "print(undefined_name)", "NameError", "print(undefined_name)"),
     ("fails its check", "doubling_rule = 2", "doubling_rule = 3", "double(3) is 6", "assert double(3)"),
     ("kills the kernel", "object()", "os._exit(3)", "the kernel died", "import os"),
     ("hangs", "object()", "while True: pass", "had not ended after 4 s", "import os"),
-    ("partial credit", PARTIAL, "total(3)", "partial credit", '"""`total` adds'),
-    ("stderr", PARTIAL, "import sys; print('x', file=sys.stderr)", "nbgrader gives no points", '"""`total` adds'),
+    ("partial credit", "\nhidden(total)\n", "\ntotal(3)\n", "partial credit", '"""`total` adds'),
+    ("stderr", CHECK, "import sys; print('x', file=sys.stderr)", "nbgrader gives no points", '"""`total` adds'),
 ]
 
 

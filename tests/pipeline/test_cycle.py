@@ -3,6 +3,8 @@
 import html
 import json
 import re
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -12,7 +14,7 @@ from course.build.pipeline import build
 from tests.build.conftest import LESSON, ROOT, small_course
 
 from .conftest import Course
-from .submissions import Submissions, broken
+from .submissions import BROKEN, Submissions, broken
 
 pytestmark = pytest.mark.pipeline
 
@@ -49,6 +51,11 @@ def special(made):
     }
 
 
+def test_every_broken_submission_is_looked_at(graded):
+    """The list of names is that of the submissions."""
+    assert tuple(broken(graded.made)) == BROKEN
+
+
 def test_perfect_submission_gets_full_marks(graded):
     """The lesson's own answers are right."""
     assert graded.found["perfect"] == graded.made.full_marks == 5
@@ -69,23 +76,13 @@ def test_hidden_check_takes_the_points(graded):
     assert graded.found["nearly"] == 2
 
 
-def names_of_broken():
-    """Names of the broken submissions, without making them."""
-    notebook = {"cells": [], "metadata": {}}
-    for kind, flags in (("a", {"solution": True}), ("t", {"grade": True, "points": 1})):
-        notebook["cells"].append({"id": kind, "source": "", "metadata": {"nbgrader": flags}})
-    made = Submissions.__new__(Submissions)
-    made.source = made.release = notebook
-    return list(broken(made))
-
-
-@pytest.mark.parametrize("name", names_of_broken())
+@pytest.mark.parametrize("name", BROKEN)
 def test_broken_submission_gets_what_its_answers_deserve(graded, name):
     """Neither a student's accident nor a trick with cells decides on the marks."""
     assert graded.found[name] == broken(graded.made)[name][1]
 
 
-@pytest.mark.parametrize("name", ["truncated", "empty", "no-notebook", "text", "cells-of-no-kind"])
+@pytest.mark.parametrize("name", ["truncated", "empty", "no-notebook", "cells-of-no-kind"])
 def test_unreadable_file_is_reported_to_both(graded, name):
     """The instructor's log and the student's page say that the file could not be read, and why."""
     assert re.search(rf"{name}, {LESSON}/{LESSON}: cannot be read \(\w+: .+\); graded as not answered", graded.said)
@@ -113,7 +110,7 @@ def visible_text(page):
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", page)))
 
 
-@pytest.mark.parametrize("student", ["perfect", "untouched", "nearly", "copied-test", "truncated"])
+@pytest.mark.parametrize("student", ["perfect", "untouched", "nearly", "copied-answer", "truncated"])
 def test_feedback_shows_no_hidden_test(graded, student):
     """The page says that hidden checks ran, never how they test; that also holds for tracebacks."""
     text = visible_text(graded.feedback(student, LESSON))
@@ -164,8 +161,6 @@ def test_formgrader_api_sees_the_same(graded):
         f"api = NbGraderAPI(app.coursedir, parent=app); a = api.get_assignment('{LESSON}')\n"
         "print(json.dumps([a['status'], a['max_score'], a['num_submissions'] > 10]))\n"
     )
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=graded.root, capture_output=True, text=True, check=True
     )
@@ -195,6 +190,22 @@ def test_exchange_from_release_to_collect(tmp_path):
     assert list(course.marks().values()) == [made.full_marks]
 
 
+def errors_of(course, student, lesson):
+    """Names of the exceptions that a graded notebook shows, those that the lesson raises on purpose left out."""
+    folder = course.root / "autograder" / "work" / "autograded" / student / lesson
+    on_purpose = {
+        cell["id"]
+        for cell in json.loads(REAL.source_notebook(lesson).read_text())["cells"]
+        if "raises-exception" in cell["metadata"].get("tags", [])
+    }
+    return {
+        output["ename"]
+        for cell in json.loads((folder / f"{lesson}.ipynb").read_text())["cells"]
+        for output in cell.get("outputs", [])
+        if output["output_type"] == "error" and cell["id"] not in on_purpose
+    }
+
+
 REAL = Layout(ROOT)
 
 
@@ -203,8 +214,6 @@ REAL = Layout(ROOT)
 @pytest.mark.parametrize("lesson", [name for name in REAL.all_lessons() if REAL.source_notebook(name).exists()])
 def test_real_lesson_marks(lesson, tmp_path):
     """A real lesson: its own answers get full marks, none nothing, half of them exactly theirs."""
-    import shutil
-
     for name in ("source", "release/en"):
         shutil.copytree(ROOT / name / lesson, tmp_path / name / lesson)
     shutil.copy(ROOT / "nbgrader_config.py", tmp_path)
@@ -219,5 +228,6 @@ def test_real_lesson_marks(lesson, tmp_path):
     course.submit("untouched", lesson, json.dumps(made.untouched()))
     course.submit("half", lesson, json.dumps(made.with_answers(made.first_half())))
     course.nbgrader("autograde", lesson)
+    assert errors_of(course, "untouched", lesson) <= {"NotImplementedError", "CheckFailed", "NameError"}
     expected = {"perfect": made.full_marks, "untouched": 0.0, "half": made.marks_of(made.first_half())}
     assert course.marks() == expected
