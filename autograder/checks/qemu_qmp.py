@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from course.check import Exercise, Trial
-from course.check.qemu_qmp import memory, migration, snapshots, states, stream
+from course.check.qemu_qmp import backups, memory, migration, snapshots, states, stream
 from course.check.qemu_qmp import schema as schemas
 
 demux = Exercise("demux", hidden=True, seed=901)
@@ -12,6 +12,7 @@ grow = Exercise("grow", hidden=True, seed=904)
 checkpoint = Exercise("checkpoint", hidden=True, seed=905, deadline_s=15)
 rollback = Exercise("rollback", hidden=True, seed=905, deadline_s=15)
 migrate = Exercise("migrate", hidden=True, seed=906, deadline_s=8)
+backup = Exercise("backup", hidden=True, seed=908, deadline_s=20)
 lifecycle = Exercise("lifecycle", hidden=True, seed=903, deadline_s=12)
 
 
@@ -156,3 +157,11 @@ def _any_rate(trial: Trial) -> None:
 @migrate.step("a destination that cannot take the guest is an error, and the guest stays where it was")
 def _refused(trial: Trial) -> None:
     migration.judge_failure(trial)
+
+
+# ─── backup ──────────────────────────────────────────────────────────────────
+
+
+@backup.step("a disk that stands on a backing file is copied whole, under whatever name its node has")
+def _backed(trial: Trial) -> None:
+    backups.judge(trial, node=f"disk{trial.rng.randrange(100, 999)}", backed=True)

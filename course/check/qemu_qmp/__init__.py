@@ -6,6 +6,7 @@ is public there; which inputs grading uses is not.
 
 from __future__ import annotations
 
+from .backups import backup
 from .memory import grow
 from .migration import migrate
 from .schema import has_command
@@ -13,4 +14,4 @@ from .snapshots import checkpoint, rollback
 from .states import lifecycle
 from .stream import demux
 
-__all__ = ["checkpoint", "demux", "grow", "has_command", "lifecycle", "migrate", "rollback"]
+__all__ = ["backup", "checkpoint", "demux", "grow", "has_command", "lifecycle", "migrate", "rollback"]

@@ -88,6 +88,10 @@ class Transcript:
                 news += [str(job["status"]) for job in line.message["return"] if _is_job(job)]
         return news
 
+    def asked_for_jobs(self) -> bool:
+        """Tell whether the answer asked which jobs there are, and was told of none."""
+        return any(name in ("query-jobs", "query-block-jobs") for name in self.commands[-3:])
+
     def errors_of_jobs(self) -> list[str]:
         """Errors of jobs that query-jobs told, and errors that the human monitor printed."""
         found = []
