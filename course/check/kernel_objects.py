@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,19 +99,25 @@ def judge_break(trial: Trial) -> list[bytes]:
 # ── send_fd and recv_fd ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def leaked(answer: Callable[..., Any], *arguments: Any) -> int:
-    """Call the answer three times in one child; returns how many descriptors it has left open there."""
+def leaked(answer: Callable[..., Any], *arguments: Any) -> str:
+    """Call the answer three times in one child; returns which descriptors it has left open there, or nothing."""
 
-    def three_times() -> int:
+    def kinds() -> Counter[str]:
+        return Counter(
+            re.sub(r"[\d\[\]:]+|\(deleted\)", "", kind).strip("/ ") for kind in descriptors.open_descriptors().values()
+        )
+
+    def three_times() -> dict[str, int]:
         with contextlib.suppress(Exception):
             answer(*arguments)  # the first call may open what stays for good, such as a cached module
-        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counts, needs no paths
+        before = kinds()
         kept = [answer(*arguments) for _ in range(3)]
         del kept
-        return len(os.listdir("/proc/self/fd")) - before  # noqa: PTH208
+        return dict(kinds() - before)
 
     done = call(three_times)
-    return int(done.value) if done.outcome is Outcome.RETURNED else 0
+    left = done.value if done.outcome is Outcome.RETURNED else {}
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(left.items()))
 
 
 def judge_sent(trial: Trial, content: bytes) -> None:
@@ -139,11 +147,11 @@ def judge_sent(trial: Trial, content: bytes) -> None:
         )
         hint = "Has everything been written before the descriptor leaves?"
         trial.equal(content, got.contents[0], "wrong-content", "The receiver reads another content.", hint)
-        count = leaked(trial.answer, mailbox.path, content)
+        left = leaked(trial.answer, mailbox.path, content)
         trial.expect(
-            count <= 0,
+            not left,
             "leak",
-            f"After three calls your process has {count} descriptor(s) more than before.",
+            f"After three more calls your process still has open: {left}.",
             "Passing a descriptor opens a second one for the receiver. Who closes yours?",
         )
 
@@ -165,11 +173,11 @@ def judge_received(trial: Trial, content: bytes, position: int) -> None:
                     trial.wrong(misconception, said, hint)
         said = f"The SHA-256 of the {len(content)} bytes of the file was expected."
         trial.equal(hashlib.sha256(content).hexdigest(), got, "wrong-hash", said)
-        count = leaked(trial.answer, dispenser.path)
+        left = leaked(trial.answer, dispenser.path)
         trial.expect(
-            count <= 0,
+            not left,
             "leak",
-            f"After three calls your process has {count} descriptor(s) more than before.",
+            f"After three more calls your process still has open: {left}.",
             "The kernel opened a new descriptor for you. It stays open until somebody closes it.",
         )
 

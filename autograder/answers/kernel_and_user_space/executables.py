@@ -95,7 +95,7 @@ def forgets_exit(message, code):
 
 @mutant("make_elf", "wrong-length")
 def constant_length(message, code):
-    return _headers(_code(message, code, length=13))
+    return _headers(_code(message, code, length=40))
 
 
 @mutant("make_elf", "wrong-length")

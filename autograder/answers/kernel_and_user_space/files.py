@@ -308,7 +308,7 @@ def believes_the_suffix(pid, name):
 @mutant("rescue", "suffix-in-a-real-name")
 def removes_every_deleted(pid, name):
     for path, target in _links(pid):
-        if "(deleted)" in target and target.replace(" (deleted)", "") == name:
+        if os.stat(path).st_nlink == 0 and target.replace(" (deleted)", "") == name:
             return pathlib.Path(path).read_bytes()
     raise FileNotFoundError(name)
 
