@@ -29,7 +29,7 @@ lab: setup ## install what is missing and open JupyterLab on the lessons
 test: setup-tests ## run the whole test suite, the notebooks of source/ included
 	@course guest build
 	pytest $(if $(wildcard source/*/*.ipynb),--nbval -p tests.notebooks.updates --nbval-sanitize-with tests/notebooks/sanitize.cfg --nbval-cell-timeout 300) \
-	    -n $(WORKERS) --dist loadgroup $(PYTEST) tests $(if $(wildcard source/*/*.ipynb),source)
+	    -n $(WORKERS) --dist loadfile $(PYTEST) tests $(if $(wildcard source/*/*.ipynb),source)
 
 build: setup-tests ## make source/ and release/ from the lessons' texts
 	@course build

@@ -1,0 +1,3 @@
+"""For all tests."""
+
+from .workers import pytest_xdist_make_scheduler  # noqa: F401 - a hook
