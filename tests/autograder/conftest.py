@@ -21,4 +21,4 @@ def pytest_terminal_summary(terminalreporter):
         for kind, whom in (("rejected", "mutants"), ("accepted", "right answers")):
             held, failed = (seen[lesson, exercise, kind, result] for result in (True, False))
             parts.append(f"{whom} {kind} {held} of {held + failed}")
-        terminalreporter.write_line(f"{lesson:12} {exercise:14} " + ", ".join(parts))
+        terminalreporter.write_line(f"{lesson:24} {exercise:16} " + ", ".join(parts))

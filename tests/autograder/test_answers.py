@@ -8,6 +8,7 @@ many of each exercise were (see ``conftest.py``).
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import re
@@ -67,24 +68,22 @@ def namespace(lesson: str) -> dict[str, Any]:
     kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     names: dict[str, Any] = {"__name__": f"solutions_of_{lesson}"}
     for source in _CELL.findall(path.read_text(encoding="utf-8")):
-        code = re.sub(r"^:\w+:.*\n", "", source, flags=re.MULTILINE)
+        code = re.sub(r"^(:\w+:|[%!]).*\n", "", source, flags=re.MULTILINE)
         if "from autograder" in code:
             continue
-        tree = ast.parse(code)
-        tree.body = [node for node in tree.body if isinstance(node, kept) or _is_constant(node)]
-        exec(compile(tree, path.name, "exec"), names)  # the lesson's own code
+        for node in ast.parse(code).body:
+            if isinstance(node, kept) or _is_constant(node):
+                # A constant that an experiment has to measure first has no value here.
+                with contextlib.suppress(NameError) if isinstance(node, ast.Assign) else contextlib.nullcontext():
+                    exec(compile(ast.Module([node], []), path.name, "exec"), names)  # the lesson's own code
     return names
 
 
 def _is_constant(node: ast.stmt) -> bool:
-    """Tell whether a statement is like ``LIMIT_MS = 300``."""
+    """Tell whether a statement is like ``MIB = 1 << 20``."""
     if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
         return False
-    try:
-        ast.literal_eval(node.value)
-    except ValueError:
-        return False
-    return node.targets[0].id.isupper()
+    return node.targets[0].id.isupper() and not any(isinstance(n, ast.Call | ast.Await) for n in ast.walk(node.value))
 
 
 def _id(answer: answers.Answer) -> str:

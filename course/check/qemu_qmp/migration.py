@@ -108,7 +108,7 @@ def _require_arrival(trial: Trial, both: Pair, done: Call, info: dict[str, Any],
         return
     if done.outcome is Outcome.RAISED:
         _explain_exception(trial, done, sent)
-    if status in _UNDER_WAY:
+    if status in _UNDER_WAY and done.outcome is Outcome.RETURNED:
         trial.wrong(
             "active-is-done",
             f"{ASKED} returned {shorten(done.value)}; the migration was {status!r} then.",
