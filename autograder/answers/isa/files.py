@@ -267,7 +267,20 @@ def no_arguments(path, arguments):
 
 @mutant("run_anywhere", "trial-and-error")
 def tries_all(path, arguments):
-    for suffix in ("s390x", "mips", "m68k", "ppc64", "ppc64le", "arm", "aarch64", "riscv32", "riscv64", "i386", "x86_64", "ppc"):
+    for suffix in (
+        "s390x",
+        "mips",
+        "m68k",
+        "ppc64",
+        "ppc64le",
+        "arm",
+        "aarch64",
+        "riscv32",
+        "riscv64",
+        "i386",
+        "x86_64",
+        "ppc",
+    ):
         done = subprocess.run([f"qemu-{suffix}", path, *arguments], capture_output=True)
         if done.stdout:
             return done.returncode, done.stdout

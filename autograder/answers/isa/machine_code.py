@@ -50,7 +50,10 @@ def saves_what_it_uses():
 
 @alternative("affine")
 def bytes_written_out():
-    return GOOD | {"x86_64": ".byte 0x8d, 0x04, 0x7f, 0x01, 0xf0, 0xc3", "ppc": ".word 0x1c630003, 0x7c632214, 0x4e800020"}
+    return GOOD | {
+        "x86_64": ".byte 0x8d, 0x04, 0x7f, 0x01, 0xf0, 0xc3",
+        "ppc": ".word 0x1c630003, 0x7c632214, 0x4e800020",
+    }
 
 
 @mutant("affine", "constant")
@@ -135,7 +138,9 @@ def only_x86():
 
 @mutant("affine", "too-long")
 def many_small_steps():
-    return GOOD | {"ppc": "li r5, 0\n" + "addi r5, r5, 1\n" * 3 + "addi r6, r6, 0\n" * 8 + "mullw r3, r3, r5\nadd r3, r3, r4\nblr"}
+    return GOOD | {
+        "ppc": "li r5, 0\n" + "addi r5, r5, 1\n" * 3 + "addi r6, r6, 0\n" * 8 + "mullw r3, r3, r5\nadd r3, r3, r4\nblr"
+    }
 
 
 @mutant("affine", "not-text")

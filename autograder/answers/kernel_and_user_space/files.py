@@ -292,7 +292,9 @@ def first_deleted_file(pid, name):
 
 @mutant("rescue", "name-only-resembles")
 def begins_with_the_name(pid, name):
-    found = [path for path, target in _links(pid) if name.split("/")[-1] in target.split("/")[-1] and "(deleted)" in target]
+    found = [
+        path for path, target in _links(pid) if name.split("/")[-1] in target.split("/")[-1] and "(deleted)" in target
+    ]
     longest = max(found, key=lambda path: len(os.readlink(path)))
     return pathlib.Path(longest).read_bytes()
 
@@ -328,7 +330,11 @@ def as_text(pid, name):
 
 @mutant("rescue", "other-exception")
 def key_error(pid, name):
-    return {target: pathlib.Path(path).read_bytes() for path, target in _links(pid) if target.startswith("/") and os.stat(path).st_nlink == 0}[name + " (deleted)"]
+    return {
+        target: pathlib.Path(path).read_bytes()
+        for path, target in _links(pid)
+        if target.startswith("/") and os.stat(path).st_nlink == 0
+    }[name + " (deleted)"]
 
 
 @mutant("rescue", "unanswered")

@@ -29,7 +29,9 @@ async def _plug(qmp, size, number, undo=True):
 
 
 async def _free_number(qmp):
-    taken = {o["name"] for path in ("/objects", "/machine/peripheral") for o in await qmp.execute("qom-list", {"path": path})}
+    taken = {
+        o["name"] for path in ("/objects", "/machine/peripheral") for o in await qmp.execute("qom-list", {"path": path})
+    }
     number = 0
     while {f"mem{number}", f"dimm{number}"} & taken:
         number += 1
@@ -60,7 +62,9 @@ async def only_the_backend(qmp_path, total_mib):
         missing = total_mib - await _total(qmp)
         if missing > 0:
             ident = str(uuid.uuid4())
-            await qmp.execute("object-add", {"qom-type": "memory-backend-ram", "id": f"m{ident}", "size": missing * MIB})
+            await qmp.execute(
+                "object-add", {"qom-type": "memory-backend-ram", "id": f"m{ident}", "size": missing * MIB}
+            )
         return total_mib
 
 

@@ -9,7 +9,12 @@ from qemu.qmp import EventListener, QMPClient
 from .. import alternative, mutant
 from .session import Raw, session
 
-STEPS = [("cont", "RESUME", "running"), ("stop", "STOP", "paused"), ("cont", "RESUME", "running"), ("quit", "SHUTDOWN", "shutdown")]
+STEPS = [
+    ("cont", "RESUME", "running"),
+    ("stop", "STOP", "paused"),
+    ("cont", "RESUME", "running"),
+    ("quit", "SHUTDOWN", "shutdown"),
+]
 NAMES = ("RESUME", "STOP", "SHUTDOWN")
 LIFE = ["prelaunch", "running", "paused", "running", "shutdown"]
 
