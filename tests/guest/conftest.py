@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,7 +130,8 @@ def as_nobody(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProc
         pytest.skip("no Python of this version can be run as an unprivileged user here (its folder may be closed)")
     home = tmp_path / "nobody"
     home.mkdir()
-    for folder in (home, *list(home.parents)[:3]):  # tmp_path, the run's, the user's
+    top = Path(tempfile.gettempdir()).resolve()
+    for folder in (home, *itertools.takewhile(lambda parent: parent != top, home.resolve().parents)):
         folder.chmod(0o755)
     if os.getuid() == 0:
         os.chown(home, NOBODY, NOBODY)

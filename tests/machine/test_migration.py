@@ -291,7 +291,8 @@ def test_interrupted_migration_leaves_the_guest_running(writing_image: Path) -> 
         with pytest.raises(KeyboardInterrupt):
             source.migrate(destination, bandwidth_mib_s=0.25, downtime_limit_ms=1)
         interrupt.join()
-        assert source.execute("query-migrate")["status"] == "cancelled"
+        # "failed" when QEMU's sending thread met the closed connection before it met the cancellation
+        assert source.execute("query-migrate")["status"] in {"cancelled", "failed"}
         assert source.runstate == "running"
 
 
