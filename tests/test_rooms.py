@@ -18,7 +18,7 @@ ALLOWED = {  # room -> the other rooms it may use; a room that is not named here
     "vcpu": {*COMMON, "isa"},
     "kernel": {*COMMON, "isa"},
     "guest": {*COMMON, "machine"},
-    "container": {*COMMON, "kernel"},
+    "container": {*COMMON, "kernel", "machine", "guest"},
     "cluster": {*COMMON, "machine", "container", "network", "guest"},
 }
 FORBIDDEN = {  # room -> rooms it must not use

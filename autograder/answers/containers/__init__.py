@@ -1,0 +1,1 @@
+"""Answers to lesson 4, *Containers*."""
