@@ -90,15 +90,32 @@ def guest_build() -> None:
 def probe(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     force: Annotated[bool, typer.Option(help="Look again, even when nothing seems to have changed.")] = False,
+    engines: Annotated[bool, typer.Option("--engines", help="Show the virtual CPU's engines, and test them.")] = False,
 ) -> None:
     """Show what this machine can really do: tiers T0 to T5."""
     from . import capability  # noqa: PLC0415
 
     report = capability.probe(force=force)
+    if engines:
+        _show_engines(as_json)
+        return
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
         Console().print(report)
+
+
+def _show_engines(as_json: bool) -> None:
+    """Print which engines there are and how each did in the conformance suite; exit status 1 when one failed."""
+    from .vcpu import availability  # noqa: PLC0415
+
+    report = availability.examine()
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        Console().print(*availability.tables(report))
+    if not report.conforms:
+        raise typer.Exit(1)
 
 
 @app.command()
