@@ -15,8 +15,9 @@ from rich.table import Table
 
 from . import capability, lab
 from .capability import State
-from .error import CourseError
+from .error import CapabilityError, CourseError
 from .guest.cache import cache_dir
+from .machine import qemu
 
 PROGRAMS = {  # what lessons start -> Debian package, what for
     "qemu-system-x86_64": ("qemu-system-x86", "virtual machines"),
@@ -96,12 +97,26 @@ def _programs() -> Iterator[Symptom]:
         if place is None:
             remedy = f"sudo apt-get install {package}"
             yield Symptom(subject, State.NO, "not found", remedy, serious=name in NEEDED)
+        elif unfit := _unfit_qemu(name):
+            yield Symptom(subject, State.NO, unfit.why, unfit.remedy, serious=name in NEEDED)
         else:
             yield _fine(subject, place)
 
 
+def _unfit_qemu(name: str) -> CapabilityError | None:
+    """What is wrong with a QEMU that is there: too old, or it does not run."""
+    if name.startswith("qemu-"):
+        try:
+            qemu.find(name)
+        except CapabilityError as error:
+            return error
+    return None
+
+
 def _disk() -> Symptom:
     place = existing_parent(cache_dir())
+    if not place.is_dir():
+        return _missing("room for guests", f"{place} is a file", "Set COURSE_CACHE to a folder of yours.")
     free_mib = shutil.disk_usage(place).free // 2**20
     observed = f"{free_mib} MiB free in {place}"
     if not os.access(place, os.W_OK):

@@ -153,6 +153,25 @@ def test_doctor_names_the_package_of_a_missing_program(monkeypatch, tmp_path):
     assert remedies == {"sudo apt-get install qemu-utils"}
 
 
+def test_doctor_refuses_a_qemu_that_is_too_old(monkeypatch, tmp_path):
+    """A program in the PATH is not enough: its version is named with the one that is needed."""
+    old = tmp_path / "qemu-system-x86_64"
+    old.write_text("#!/bin/sh\necho QEMU emulator version 5.0.0\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = [symptom for symptom in doctor._programs() if symptom.subject.startswith(old.name)]
+    assert (found.state, found.serious) == (State.NO, True)
+    assert "version 5.0.0, at least 6.2" in found.observed
+
+
+def test_doctor_refuses_a_cache_that_is_a_file(monkeypatch, tmp_path):
+    """Where COURSE_CACHE names a file, guests have no room."""
+    place = tmp_path / "notes.txt"
+    place.write_text("mine")
+    monkeypatch.setenv("COURSE_CACHE", str(place))
+    assert doctor._disk().observed == f"{place} is a file"
+
+
 def test_course_root_is_found_from_below(root):
     """The course is found from any folder inside it."""
     below = root / "release" / "en" / "00-passport"

@@ -39,14 +39,14 @@ def publish(layout: Layout, folder: Path, *, force: bool = False) -> None:
         force: replace what `folder` holds, unless it looks like something else than a bundle.
 
     Raises:
-        PublishError: `folder` is not empty, the release is stale, the wheel cannot be built, or something leaks.
+        PublishError: `folder` is not empty or cannot be made, the release is stale, the wheel cannot be built, or
+            something leaks.
     """
     folder = folder.resolve()
     _refuse_folder(layout, folder, force)
     lessons = layout.all_lessons()
     _refuse_stale(layout, lessons)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+    with _scratch_beside(folder) as scratch:
         made = Path(scratch) / "bundle"
         _fill(layout, lessons, made)
         refuse_leaks(layout, made)
@@ -79,6 +79,14 @@ def build_wheel(root: Path, folder: Path) -> Path:
     if done.returncode or len(wheels) != 1:
         raise PublishError(f"the wheel cannot be built:\n{done.stdout}{done.stderr}".strip())
     return wheels[0]
+
+
+def _scratch_beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
+    except OSError as error:
+        raise PublishError(f"no folder can be made in {folder.parent}: {error.strerror}; choose another one") from error
 
 
 def _refuse_folder(layout: Layout, folder: Path, force: bool) -> None:

@@ -22,7 +22,7 @@ def judge(trial: Trial, text: str, expected: float, idle: float) -> None:
     if isinstance(got, list | tuple):
         trial.wrong("whole-list", f"{asked} you returned {got!r}.", "Only one of the two numbers was asked for.")
     if isinstance(got, str):
-        state = trial.nearly if got.strip() == text.split()[0] else trial.wrong
+        state = trial.nearly if got.strip() == text.split(maxsplit=1)[0] else trial.wrong
         state("text-not-number", f"{asked} you returned the string {got!r}.", "How do you make a number of it?")
     if got == idle != expected:
         trial.wrong("idle-time", f"{asked} you returned {got!r}, the idle time.", "Which number counts since boot?")

@@ -12,7 +12,10 @@ from . import qemu
 from .directory import checked_socket_path
 
 _HINTS = (
-    (r"Address already in use", "Another process listens there: choose another port or path, or end that process."),
+    (
+        r"Address already in use|not set up host forwarding",
+        "Another process listens there: choose another port or path, or end that process.",
+    ),
     (r"Failed to get .*lock", "Another QEMU has this disk open: shut it down, or give this machine its own copy."),
     (r"No space left on device", "Free some disk space, or choose a file elsewhere."),
     (r"Could not open .*Permission denied|Permission denied", "Check who owns the file and its permissions."),

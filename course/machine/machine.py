@@ -98,6 +98,7 @@ class Machine:
         self._directory: PrivateDirectory | None = None
         self._scratch: Scratch | None = None
         self._process: Process | None = None
+        self._killed = False
         self._monitor: Monitor | None = None
         self._console: Console | None = None
         self._fd_lock = threading.Lock()
@@ -207,6 +208,7 @@ class Machine:
         if self._process is not None:
             if not self._process.owned:
                 return
+            self._killed |= self._process.exitcode is None
             self._process.kill()
         if self._monitor is not None:
             self._monitor.close()
@@ -331,7 +333,9 @@ class Machine:
     def _end(self) -> str:
         if self.exitcode is None:
             return "Its monitor was closed although the process still runs."
-        return launch.end_of(self.exitcode)
+        if self._killed:
+            return "It was ended by kill(), or because its `with` block ended. Make a new machine."
+        return f"{launch.end_of(self.exitcode)} Make a new machine."
 
     def _owned_process(self) -> Process:
         if self._process is None:

@@ -101,6 +101,13 @@ def test_full_folder_is_not_overwritten(built, bundle, tmp_path):
         publish(built, built.root, force=True)
 
 
+def test_folder_that_cannot_be_made_is_named(built, tmp_path):
+    """Below a file no folder can be made: the message names the place."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(PublishError, match=r"no folder can be made in .*/file: .*choose another"):
+        publish(built, tmp_path / "file" / "bundle")
+
+
 def test_stale_release_is_not_published(built, tmp_path):
     """What students get is what the texts say now."""
     path = built.release_notebook(LESSON)

@@ -140,6 +140,15 @@ def test_execute_after_a_kill_from_outside_tells_how_qemu_ended() -> None:
         assert "-nodefaults" in caught.value.command
 
 
+def test_execute_after_the_with_block_tells_that_the_block_ended() -> None:
+    """Nobody is sent looking for a lack of memory when the machine was ended on purpose."""
+    with Machine(*EMPTY) as vm:
+        pass
+    with pytest.raises(MachineGone, match=r"`with` block ended. Make a new machine") as caught:
+        vm.execute("query-status")
+    assert "memory" not in caught.value.message
+
+
 def test_kill_during_a_command_ends_the_wait() -> None:
     """A caller that waits for a reply hears of QEMU's end at once, not after its time limit."""
     with Machine(*EMPTY) as vm:
@@ -179,6 +188,8 @@ def test_launch_with_a_taken_port_says_so() -> None:
         port = server.getsockname()[1]
         with pytest.raises(LaunchError, match="choose another port") as caught:
             Machine(*EMPTY, "-qmp", f"tcp:127.0.0.1:{port},server=on,wait=off").launch()
+        with pytest.raises(LaunchError, match="choose another port"):
+            Machine("-nic", f"user,hostfwd=tcp:127.0.0.1:{port}-:22").launch()
     assert "Address already in use" in caught.value.output
 
 
