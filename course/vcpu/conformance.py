@@ -364,7 +364,7 @@ def run(program: Program, engine: str) -> Outcome:
         CapabilityError: this machine does not have the engine.
     """
     seen: list[str] = []
-    with Vcpu.open(engine, program.code, budget=Budget(exits=100, seconds=10)) as vcpu:
+    with Vcpu.open(engine, program.code, budget=Budget(exits=100, seconds=30)) as vcpu:
         vcpu.memory.map(READ_ONLY, 4096, "r")
         vcpu.memory.map(NO_EXECUTE, 4096, "rw")
         vcpu.memory.device(DEVICE, 4096)

@@ -21,6 +21,7 @@ import dataclasses
 import importlib
 import os
 import time
+import weakref
 from typing import Any
 
 from ..error import CapabilityError, UsageError
@@ -84,6 +85,7 @@ class Vcpu:
         self._ended: Exit | None = None
         self._engine: Engine = engine(memory)
         memory.watch(self._engine.remap)
+        self._close = weakref.finalize(self, _close, self._engine, memory, self._pid)
 
     @classmethod
     def open(
@@ -199,9 +201,11 @@ class Vcpu:
         self.regs.rip = reason.next
 
     def close(self) -> None:
-        """End the engine's processes and give the memory back; may be called twice."""
-        self._engine.close()
-        self.memory.close()
+        """End the engine's processes and give the memory back; may be called twice.
+
+        A CPU that is forgotten in a notebook is closed when Python collects it.
+        """
+        self._close()
 
     def __enter__(self) -> Vcpu:
         return self
@@ -233,6 +237,13 @@ class Vcpu:
     def _end(self, reason: Exit) -> Exit:
         self._ended = reason
         return reason
+
+
+def _close(engine: Engine, memory: Memory, pid: int) -> None:
+    """Close; a forked process leaves its parent's engine alone."""
+    if os.getpid() == pid:
+        engine.close()
+    memory.close()
 
 
 def _least(*limits: int | None) -> int | None:

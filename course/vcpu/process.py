@@ -105,9 +105,14 @@ class Child:
         """Let the child run; the registers are changed."""
         limit = -1 if instructions is None else instructions
         answer = b""
-        with contextlib.suppress(OSError):
+        try:
             self._socket.send(_ORDER.pack(b"F" if fresh else b"R", limit, seconds, *registers))
             answer = self._receive(seconds + GRACE_S)
+        except OSError:
+            pass  # the child is gone: there is no answer
+        except BaseException:  # Ctrl-C: the answer to this order must not be taken for the next one's
+            self.close()
+            raise
         if len(answer) != _ANSWER.size:
             self.close()
             return Trap(GONE, why="the engine's process did not answer in time, or ended, and was removed")

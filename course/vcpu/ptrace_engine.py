@@ -63,7 +63,7 @@ _ORIG_RAX, _RAX, _RIP, _FLAGS = (_WORDS.index(name) for name in ("orig_rax", "ra
 _ARGUMENTS = [_WORDS.index(name) for name in ("rdi", "rsi", "rdx", "r10", "r8", "r9")]
 _CS, _CODE64 = _WORDS.index("cs"), 0x33
 _NO_CALL = (1 << 64) - 1
-_MMAP, _MUNMAP, _SETITIMER = 9, 11, 38
+_MMAP, _MUNMAP, _SETITIMER, _GETPID = 9, 11, 38, 39
 _MAP_SHARED_FIXED, _MAP_NOTHING = 0x11, 0x32 | 0x4000  # NOTHING: private, fixed, anonymous, no reserve
 _PROT = {"r": 1, "w": 2, "x": 4}
 _BASE = 0x7FFE00000000
@@ -113,6 +113,7 @@ class PtraceEngine(Engine):
         self._thread = threading.get_ident()
         self._pid = self._start(memory)
         try:
+            self._require_emulated_system_calls()
             self._empty()
             for address, size, offset, permissions in memory.ranges():
                 self.remap(address, size, offset, permissions)
@@ -147,6 +148,18 @@ class PtraceEngine(Engine):
             end(pid)
             raise _refused(str(error)) from None
         return pid
+
+    def _require_emulated_system_calls(self) -> None:
+        """Make sure, with a system call that does no harm, that none of the guest's would be executed."""
+        _ptrace(_GETREGS, self._pid, 0, self._at)
+        self._words[_RIP], self._words[_RAX], self._words[_ORIG_RAX] = _STUB, _GETPID, _NO_CALL
+        _ptrace(_SETREGS, self._pid, 0, self._at)
+        _ptrace(_SYSEMU, self._pid)
+        status = os.waitpid(self._pid, 0)[1]
+        _ptrace(_GETREGS, self._pid, 0, self._at)
+        stopped = os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGTRAP | 0x80
+        if not stopped or ctypes.c_int64(self._words[_RAX]).value != -errno.ENOSYS:
+            raise OSError(errno.ENOSYS, "this kernel does not emulate system calls (PTRACE_SYSEMU)")
 
     def _empty(self) -> None:
         """Unmap what the kernel gave the process: its stack, the vDSO. Its one page of code stays."""

@@ -88,6 +88,7 @@ class _Emulator:
         self._undo: tuple[list[int], int, bytes] | None = None
         self._deadline = float("inf")
         self._counting = False
+        self._excepted = False
         self._enter_ring_3()
         self._add_hooks()
         for change in ranges:
@@ -161,7 +162,9 @@ class _Emulator:
         trap = self._trap
         if trap is None:
             return Trap(TIME if instructions is None or time.monotonic() >= deadline else COUNT)
-        self._forget_the_exception()
+        if self._excepted:
+            self._excepted = False
+            self._forget_the_exception()
         return self._at_the_instruction(trap, registers)
 
     def _forget_the_exception(self) -> None:
@@ -191,9 +194,11 @@ class _Emulator:
         self._uc.emu_stop()
 
     def _on_interrupt(self, _uc: Any, number: int, _: Any) -> None:
+        self._excepted = True
         self._stop(Trap(number))
 
     def _on_invalid(self, _uc: Any, _: Any) -> bool:
+        self._excepted = True
         self._stop(Trap(UNDEFINED))
         return False
 
