@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import signal
 import struct
 import threading
@@ -25,6 +26,7 @@ from course.vcpu import (
     Shutdown,
     Vcpu,
     VcpuError,
+    find,
 )
 
 START = 0x100000
@@ -216,8 +218,6 @@ def test_code_that_the_vmm_rewrites_is_executed_anew(engine):
 
 def test_a_guest_that_wrecks_everything_is_contained(engine):
     """Random bytes as code, with random registers: some exit within the budget, and the CPU's owner is well."""
-    import random
-
     chance = random.Random(7)
     for _ in range(15):
         with Vcpu.open(engine, chance.randbytes(4096), budget=Budget(exits=40, seconds=1)) as vcpu:
@@ -324,3 +324,83 @@ def test_unprivileged_users_have_ptrace_and_unicorn(engine):
 
     expected = "Io" if engine != "kvm" else "the engine kvm"
     assert in_child(attempt) == expected
+
+
+def test_a_long_string_goes_out_in_pieces(engine):
+    """As with KVM, one exit offers 4096 bytes at most; the instruction goes on until rcx is 0."""
+    text = bytes(n & 255 for n in range(9000))
+    with Vcpu.open(engine, bytes.fromhex("f36e f4")) as vcpu:
+        vcpu.memory.map(0x20000, len(text), "r", text)
+        vcpu.regs.update(rsi=0x20000, rcx=len(text), rdx=0xE9)
+        pieces = []
+        while isinstance(reason := vcpu.run(), Io):
+            pieces.append(reason.data)
+            vcpu.complete(reason)
+        assert (b"".join(pieces), [len(piece) for piece in pieces]) == (text, [4096, 4096, 808])
+        assert (type(reason), vcpu.regs.rcx, vcpu.regs.rsi) == (Hlt, 0, 0x20000 + len(text))
+
+
+def test_a_string_that_leaves_memory_faults_where_it_does(engine):
+    """What is there goes out; then the missing page is named. A hostile rcx costs nothing."""
+    with Vcpu.open(engine, bytes.fromhex("f36e f4")) as vcpu:
+        vcpu.memory.map(0x20000, 4096, "r")
+        vcpu.regs.update(rsi=0x20FF0, rcx=(1 << 64) - 1)
+        first = vcpu.run()
+        vcpu.complete(first)
+        second = vcpu.run()
+        assert (len(first.data), type(second), second.address) == (16, PageFault, 0x21000)
+
+
+def test_an_instruction_that_no_device_understands_is_a_shutdown(engine):
+    """Arithmetic on a device's page: the VMM says that it cannot, as KVM does with what it cannot emulate."""
+    with Vcpu.open(engine, bytes.fromhex("0103")) as vcpu:  # add dword ptr [rbx], eax
+        vcpu.memory.device(0x20000, 4096)
+        vcpu.regs.rbx = 0x20000
+        reason = vcpu.run()
+        assert (type(reason), "add dword ptr" in reason.why) == (Shutdown, True)
+
+
+def test_a_ptrace_cpu_belongs_to_its_thread():
+    """Another thread gets a clear message instead of a process that seems gone."""
+    if not find("ptrace"):
+        pytest.skip(find("ptrace").why)
+    with Vcpu.open("ptrace", HELLO) as vcpu:
+        caught = []
+
+        def attempt():
+            try:
+                vcpu.run()
+            except UsageError as error:
+                caught.append(str(error))
+
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+        assert "thread" in caught[0]
+        assert isinstance(vcpu.run(), Io)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_arithmetic_ends_alike_on_all_engines(engine, seed):
+    """Straight-line code of random arithmetic leaves the registers that the emulator leaves."""
+    code = _arithmetic(random.Random(seed))
+    ends = []
+    for name in ("unicorn", engine):
+        with Vcpu.open(name, code) as vcpu:
+            assert isinstance(vcpu.run(), Hlt)
+            ends.append({**vcpu.regs, "rflags": 0})
+    assert ends[0] == ends[1]
+
+
+def _arithmetic(chance):
+    """One hundred instructions ``op r64, r64`` (add, or, adc, sbb, and, sub, xor, mov) on registers with values."""
+    registers = [number for number in range(16) if number != 4]
+    code = b"".join(
+        bytes([0x48 | number >> 3, 0xB8 | number & 7]) + chance.randbytes(8) for number in registers
+    )  # movabs
+    for _ in range(100):
+        source, target = chance.choice(registers), chance.choice(registers)
+        operation = chance.choice((b"\x01", b"\x09", b"\x11", b"\x19", b"\x21", b"\x29", b"\x31", b"\x89"))
+        prefix = chance.choice((0x48, 0x40)) | (source >> 3) << 2 | target >> 3
+        code += b"\xf8" + bytes([prefix]) + operation + bytes([0xC0 | (source & 7) << 3 | target & 7])  # clc first
+    return code + b"\xf4"
