@@ -44,6 +44,10 @@ class Ran:
     timed_out: bool = False
     seconds: float = 0.0
 
+    def __str__(self) -> str:
+        """The output without its last newline, for ``print(lab.run(…))``."""
+        return self.output.rstrip("\n")
+
     @property
     def lines(self) -> list[str]:
         """The output, line by line."""

@@ -29,7 +29,7 @@ Tree = dict[str, bytes | None]
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 
-_SCRIPT = """
+_SCRIPT = r"""
 set -e
 mkdir -p /lab/merge && cd /lab/merge
 mount -t tmpfs merge . && cd /lab/merge
@@ -44,7 +44,7 @@ if [ $n -gt 0 ]; then
 fi
 n=0; while read -r folder; do
   n=$((n + 1))
-  for entry in "$folder"/*; do if [ -e "$entry" ]; then mv "$entry" up/$n/; fi; done
+  find "$folder" -mindepth 1 -maxdepth 1 -exec mv {} up/$n/ \;
   rmdir "$folder"; mv up/$n "$folder"
 done <opaque
 while read -r stack lower; do

@@ -1,0 +1,1 @@
+"""Tests of containers in the guest and on the host."""
