@@ -115,8 +115,21 @@ def bars(
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:,g}")
+        _label_between_decades(axes)
     axes.margins(y=0.12)
     return _finish(figure, axes, title, unit, summary)
+
+
+def _label_between_decades(axes: Any) -> None:
+    """Write 2 and 5 between the powers of ten where there are few of these, and nothing where there are many."""
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415
+
+    low, high = axes.get_ylim()
+    if high > 100 * low:
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.yaxis.set_minor_formatter("{x:,g}")
 
 
 def _name_segments(axes: Any, drawn: Any, name: str, tallest: float) -> None:
