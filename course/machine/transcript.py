@@ -183,8 +183,8 @@ class QmpProxy:
         except (OSError, MachineError, asyncio.CancelledError):
             pass  # the client sees the end of its connection, as it would without us
         finally:
-            await _close(writer)
-            await _close(upstream.writer if upstream else None)
+            # Both at once: a proxy that is being left cancels us, even here.
+            await asyncio.gather(_close(writer), _close(upstream.writer if upstream else None))
             self._relays.discard(task)
 
     def _note(self, direction: Literal["client", "qemu", "proxy", "held", "refused"], message: dict[str, Any]) -> None:

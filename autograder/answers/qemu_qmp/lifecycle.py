@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from qemu.qmp import EventListener, QMPClient
+from qemu.qmp import EventListener, QMPClient, Runstate
 
 from .. import alternative, mutant
 from .session import Raw, session
@@ -30,7 +30,7 @@ async def sleeps_half_a_second(qmp_path):
     async with session(qmp_path) as qmp:
         for command, _, state in STEPS:
             await qmp.execute(command)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.4)
             states.append(state)
     return states
 
@@ -114,6 +114,8 @@ async def disconnects_from_the_dead(qmp_path):
             await qmp.execute(command)
             await events.get()
             states.append(state)
+    while qmp.runstate == Runstate.RUNNING:  # QEMU takes a moment to end
+        await asyncio.sleep(0.01)
     await qmp.disconnect()
     return states
 

@@ -41,8 +41,10 @@ async def keeps_instead_of_loading(qmp_path, tag):
 @mutant("rollback", "nothing-restored")
 async def only_pauses(qmp_path, tag):
     async with session(qmp_path) as qmp:
+        running = await _was_running(qmp)
         await qmp.execute("stop")
-        await qmp.execute("cont")
+        if running:
+            await qmp.execute("cont")
 
 
 @mutant("rollback", "did-not-wait")

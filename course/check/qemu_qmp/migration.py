@@ -23,7 +23,7 @@ from ..compare import shorten
 from ..exercise import Exercise, Trial
 from .witness import Transcript, bare_metal, counter, counts_on
 
-migrate = Exercise("migrate", deadline_s=8)
+migrate = Exercise("migrate", deadline_s=6)
 
 WIRE_MIB_S = 24
 """Bandwidth of the source in MiB/s: 32 MiB take longer than any downtime allowed, and the guest never rests."""
@@ -185,7 +185,8 @@ def _require_same_guest(trial: Trial, both: Pair, begin: int) -> None:
 
 
 def _require_info(trial: Trial, got: Any, info: dict[str, Any]) -> None:
-    if isinstance(got, dict) and got.get("status") == "completed" and got.get("total-time") == info["total-time"]:
+    # The numbers themselves may still change a little just after "completed" is first told.
+    if isinstance(got, dict) and got.get("status") == "completed" and {"total-time", "downtime", "ram"} <= got.keys():
         return
     if isinstance(got, dict) and got.get("status") in _UNDER_WAY:
         trial.wrong("active-is-done", f"{ASKED} returned {shorten(got)}; it was not over then.", _BEGUN)
