@@ -41,6 +41,17 @@ c.Autograde.sanitize_preprocessors = [
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 
+# An answer that ends the kernel fails; what ran before it keeps its marks.
+c.Autograde.autograde_preprocessors = [
+    "autograder.execute.TolerantExecute",
+    "nbgrader.preprocessors.IgnorePattern",
+    "nbconvert.preprocessors.ClearMetadataPreprocessor",
+    "nbgrader.preprocessors.LimitOutput",
+    "nbgrader.preprocessors.SaveAutoGrades",
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+
 # Feedback goes to students: no hidden tests, no scripts that a student's output may carry.
 c.GenerateFeedback.preprocessors = [
     "nbgrader.preprocessors.GetGrades",

@@ -19,6 +19,9 @@ BROKEN = (
     "skipped-tests",
     "reversed-order",
     "other-kernel",
+    "old-format",
+    "newer-format",
+    "kernel-ended",
     "truncated",
     "empty",
     "no-notebook",
@@ -124,6 +127,10 @@ def broken(submissions: Submissions) -> dict[str, tuple[str, float]]:
         for cell in cells:
             cell["metadata"]["tags"] = ["skip-execution"]
 
+    def end_the_kernel(cells: list[dict[str, Any]]) -> None:
+        last = submissions.ids("answer")[-1]
+        next(cell for cell in cells if cell["id"] == last)["source"] = "import os\n\nos._exit(1)"
+
     other_kernel = submissions.perfect()
     other_kernel["metadata"]["kernelspec"] = {"name": "julia-1.10", "display_name": "Julia", "language": "julia"}
     return {
@@ -135,12 +142,30 @@ def broken(submissions: Submissions) -> dict[str, tuple[str, float]]:
         "skipped-tests": (changed(skip_tests, submissions.release), 0),
         "reversed-order": (changed(lambda cells: cells.reverse()), full),
         "other-kernel": (json.dumps(other_kernel), full),
+        "old-format": (json.dumps(_format_3(submissions.perfect())), full),
+        "newer-format": (json.dumps(submissions.perfect() | {"nbformat": 9}), 0),
+        "kernel-ended": (changed(end_the_kernel), submissions.marks_of(submissions.ids("answer")[:-1])),
         "truncated": (text[: len(text) // 2], 0),
         "empty": ("", 0),
         "no-notebook": ("[1, 2, 3]", 0),
         "cells-of-no-kind": (json.dumps(submissions.perfect() | {"cells": [{"cell_type": 3}, "x"]}), 0),
         "no-cells": (json.dumps(submissions.perfect() | {"cells": []}), 0),
     }
+
+
+def _format_3(notebook: Notebook) -> Notebook:
+    """The notebook as IPython wrote it before 2015: worksheets, `input`, no cell ids."""
+    cells = [
+        {"cell_type": cell["cell_type"], "metadata": cell["metadata"]}
+        | (
+            {"input": cell["source"], "outputs": [], "language": "python", "collapsed": False}
+            if cell["cell_type"] == "code"
+            else {"source": cell["source"]}
+        )
+        for cell in notebook["cells"]
+    ]
+    worksheet = {"metadata": {}, "cells": cells}
+    return {"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}, "worksheets": [worksheet]}
 
 
 def _kind(cell: dict[str, Any]) -> str | None:

@@ -82,11 +82,18 @@ def test_broken_submission_gets_what_its_answers_deserve(graded, name):
     assert graded.found[name] == broken(graded.made)[name][1]
 
 
-@pytest.mark.parametrize("name", ["truncated", "empty", "no-notebook", "cells-of-no-kind"])
+@pytest.mark.parametrize("name", ["truncated", "empty", "no-notebook", "cells-of-no-kind", "newer-format"])
 def test_unreadable_file_is_reported_to_both(graded, name):
     """The instructor's log and the student's page say that the file could not be read, and why."""
     assert re.search(rf"{name}, {LESSON}/{LESSON}: cannot be read \(\w+: .+\); graded as not answered", graded.said)
     assert "is not a readable notebook" in html.unescape(graded.feedback(name, LESSON))
+
+
+def test_end_of_the_kernel_is_reported_to_both(graded):
+    """An answer that ends the kernel has a page, which says so, like the instructor's log."""
+    last = graded.made.ids("answer")[-1]
+    assert f"kernel-ended, {LESSON}/{LESSON}: cell {last} ended the kernel" in graded.said
+    assert "ended the Python process that ran the notebook" in html.unescape(graded.feedback("kernel-ended", LESSON))
 
 
 def test_repairs_are_reported_to_both(graded):
