@@ -8,20 +8,21 @@ import struct
 import capstone
 import pytest
 
-from course.guest import baremetal, bootsector, listing, ramcounter
+from course.guest import baremetal, bootsector, diskwriter, listing, ramcounter
 
 PROGRAMS = {
     "boot sector": (bootsector.LISTING, capstone.CS_MODE_16, 0x7C00),
     "hello": (baremetal.HELLO, capstone.CS_MODE_32, 0x100020),
     "counter": (baremetal.COUNTER, capstone.CS_MODE_32, 0x100020),
     "dirty": (baremetal.DIRTY, capstone.CS_MODE_32, 0x100020),
+    "disk writer": (diskwriter.WRITER, capstone.CS_MODE_32, 0x100020),
     "ramcounter": (ramcounter.LISTING, capstone.CS_MODE_64, 0x400078),
 }
 # Names that stand for numbers outside the code, with values that no instruction has by chance.
 OUTSIDE = {
     name: 0x7E00 + 0x11 * number
     for number, name in enumerate(
-        ("text", "gdtr", "idtr", "gate", "gate_high", "from", "pages", "path", "pause"), start=1
+        ("text", "gdtr", "idtr", "gate", "gate_high", "from", "pages", "path", "pause", "sectors", "buffer"), start=1
     )
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -202,3 +203,44 @@ def test_proxy_is_left_alone_by_a_forked_copy(vm: Machine) -> None:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert proxy.commands == ["qmp_capabilities", "stop", "cont"]
+
+
+def test_proxy_holds_events_back_by_name(vm: Machine) -> None:
+    """Only the event that is named comes late."""
+    with QmpProxy(vm.qmp_path, delay_events_s={"STOP": 0.3}) as proxy:
+        assert asyncio.run(_stop_and_continue(proxy.path)) == ["STOP", "RESUME"]
+        reply = {e.message["execute"]: e.time_s for e in proxy.transcript if "execute" in e.message}
+        told = {e.message["event"]: e.time_s for e in proxy.transcript if "event" in e.message}
+    assert told["STOP"] - reply["stop"] >= 0.3
+    assert told["RESUME"] - reply["cont"] < 0.3 or told["RESUME"] > told["STOP"]
+
+
+def test_proxy_delivers_the_last_event_before_the_end(vm: Machine) -> None:
+    """SHUTDOWN reaches a patient client although QEMU has ended long before."""
+
+    async def quit_and_wait(path: str) -> str:
+        client = QMPClient("student")
+        await client.connect(path)
+        with client.listener("SHUTDOWN") as listener:
+            await client.execute("quit")
+            event = await asyncio.wait_for(listener.get(), 10)
+        with contextlib.suppress(EOFError, OSError):
+            await client.disconnect()
+        return str(event["event"])
+
+    with QmpProxy(vm.qmp_path, delay_events_s=0.3) as proxy:
+        assert asyncio.run(quit_and_wait(proxy.path)) == "SHUTDOWN"
+    assert vm.wait(10) == 0
+
+
+def test_proxy_finds_messages_that_nothing_separates(vm: Machine) -> None:
+    """Braces in strings and messages without line feed between them are told apart; a pretty one is one."""
+    with QmpProxy(vm.qmp_path) as proxy, socket.socket(socket.AF_UNIX) as client:
+        client.connect(proxy.path)
+        client.recv(4096)
+        client.sendall(b'{"execute": "qmp_capabilities"}{"execute": "query-name", "id": "}\\"{"}')
+        client.sendall(b'{\n "execute":\n "query-status", "id": 2\n}')
+        heard = b""
+        while b'"id": 2' not in heard:
+            heard += client.recv(4096)
+        assert proxy.commands == ["qmp_capabilities", "query-name", "query-status"]
