@@ -54,7 +54,11 @@ def run(argv: Sequence[str], *, hostname: str = "box", timeout_s: float = 20) ->
         CapabilityError: this system refuses user namespaces.
     """
     command = [sys.executable, "-m", __name__, hostname, *argv]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except OSError as error:
+        remedy = "Use the guest: there you are root."
+        raise CapabilityError("a container on this machine", f"{command[0]}: {error}", remedy) from error
     if done.returncode == _REFUSED and done.stderr.startswith("refused: "):
         remedy = "Use the guest: there you are root."
         raise CapabilityError("a container on this machine", done.stderr.removeprefix("refused: ").strip(), remedy)

@@ -14,25 +14,22 @@ whose times are known, and a real one (`Starts.real`), with processes and contai
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import queue
 import random
 import secrets
-import shutil
 import socket
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from .. import guest
 from ..error import CourseError
+from ..kernel.listener import JsonListener
 from ..machine.footprint import footprint
 from .laboratory import Laboratory
 
@@ -53,7 +50,11 @@ def start(lab: str, kind: str) -> int:
 
 
 def read_line(lab: str, number: int) -> str:
-    """Wait for the next line of its console and return it; "" when it has no more to say."""
+    """Wait for the next line of its console and return it; "" at its end, and an error beyond.
+
+    Raises:
+        StartsError: it did not start, says nothing, or has ended already.
+    """
     return str(_request(lab, {"do": "read_line", "id": number}))
 
 
@@ -107,20 +108,19 @@ class Backend(Protocol):
         """Start one thing, say its lines, and return its facts and what ends it."""
 
 
-class Starts:
+class Starts(JsonListener):
     """A laboratory behind the socket `address`; a context manager. Its `log` is the witness."""
 
     def __init__(self, backend: Backend, close: Callable[[], object] = lambda: None) -> None:
         self.log: list[Entry] = []
         self._backend, self._close = backend, close
         self._instances: list[_Instance] = []
-        self._folder = tempfile.mkdtemp(prefix="course-starts-")
-        self.address = str(Path(self._folder) / "lab")
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.address)
-        self._listener.listen(8)
-        self._thread = threading.Thread(target=self._serve, name="starts", daemon=True)
-        self._thread.start()
+        super().__init__("starts")
+
+    @property
+    def address(self) -> str:
+        """What `start` and the other functions take."""
+        return self.path
 
     @classmethod
     def simulated(cls, *, seed: int = 0, scale: float = 1.0) -> Starts:
@@ -155,23 +155,10 @@ class Starts:
 
     def close(self) -> None:
         """Stop answering, end all that was started, remove the address."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
+        super().close()
         for instance in self._instances:
             instance.stop()
         self._close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            with client, contextlib.suppress(OSError, ValueError), client.makefile() as lines:
-                client.sendall(json.dumps(self._answer(json.loads(lines.readline()))).encode() + b"\n")
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         action, number = request.get("do"), request.get("id")
@@ -187,7 +174,7 @@ class Starts:
             return {"error": f"nothing with the number {number!r} was started; expected what start() returned"}
         instance = self._instances[number]
         if action == "read_line":
-            return {"value": instance.read_line()}
+            return instance.read_line()
         if action == "ask":
             return instance.ask(request.get("what"))
         instance.stop()
@@ -202,6 +189,8 @@ class _Instance:
         self._begin = time.monotonic()
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._facts: dict[str, str] = {}
+        self._failure = ""
+        self._ended = False
         self._end: Callable[[], object] = lambda: None
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(backend,), name=f"start {entry.kind}", daemon=True)
@@ -212,7 +201,7 @@ class _Instance:
             self._facts, self._end = backend(self._entry.kind, self._entry.nonce, self._say)
             self._entry.boot_id = self._facts["boot_id"]
         except CourseError as error:
-            self._lines.put(f"failed: {error}")
+            self._failure = str(error)
         finally:
             self._done.set()
             self._lines.put("")
@@ -222,14 +211,18 @@ class _Instance:
             self._entry.ms = (time.monotonic() - self._begin) * 1000
         self._lines.put(line)
 
-    def read_line(self) -> str:
+    def read_line(self) -> dict[str, Any]:
+        """Return the next line; its end once, then an error, so that no loop waits for ever."""
+        if self._ended:
+            return {"error": "its console has ended; expected that nobody reads beyond its last line"}
         try:
             line = self._lines.get(timeout=_WAIT_S)
         except queue.Empty:
-            return ""
-        if not line:
-            self._lines.put("")  # there is nothing more, however often one asks
-        return line
+            return {"error": f"a {self._entry.kind} said nothing for {_WAIT_S} s; is this computer very busy?"}
+        if not line and self._failure:
+            return {"error": f"a {self._entry.kind} did not start: {self._failure}"}
+        self._ended = not line
+        return {"value": line}
 
     def ask(self, what: Any) -> dict[str, Any]:
         if what not in FACTS:
