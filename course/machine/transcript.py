@@ -183,9 +183,13 @@ class QmpProxy:
         except (OSError, MachineError, asyncio.CancelledError):
             pass  # the client sees the end of its connection, as it would without us
         finally:
-            # Both at once: a proxy that is being left cancels us, even here.
-            await asyncio.gather(_close(writer), _close(upstream.writer if upstream else None))
             self._relays.discard(task)
+            writers = [writer, *([upstream.writer] if upstream else [])]
+            for side in writers:
+                side.close()
+            with contextlib.suppress(asyncio.CancelledError):  # a proxy that is being left cancels us, even here
+                for side in writers:
+                    await _close(side)
 
     def _note(self, direction: Literal["client", "qemu", "proxy", "held", "refused"], message: dict[str, Any]) -> None:
         self.transcript.append(Entry(direction, time.monotonic() - self._start_s, message))

@@ -144,7 +144,7 @@ def _require_life(trial: Trial, guest: Writing, before: dict[str, Any], seen: Tr
     if "stop" in seen.commands:
         trial.wrong(
             "not-live",
-            f"You sent: {', '.join(seen.commands)}. The guest stood still meanwhile.",
+            f"You sent: {seen.told}. The guest stood still meanwhile.",
             "QEMU can copy what the guest is about to overwrite. Which command does that?",
         )
     trial.expect(
@@ -172,7 +172,7 @@ def _require_file(trial: Trial, guest: Writing, seen: Transcript) -> None:
         trial.wrong(
             "no-file",
             f"{ASKED} returned, but there is no file {guest.target.name}."
-            + (f" QEMU had said: {errors[-1]}" if errors else f" You sent: {', '.join(seen.commands) or 'nothing'}."),
+            + (f" QEMU had said: {errors[-1]}" if errors else f" You sent: {seen.told}."),
             "Who makes the file, and who fills it?",
         )
     files = [node["file"] for node in guest.vm.execute("query-named-block-nodes")]
@@ -194,7 +194,10 @@ def _require_content(trial: Trial, guest: Writing, begin: int, end: int) -> None
         trial.wrong("torn", f"qemu-img cannot read the copy: {error.message}", "Who knows which bytes belong together?")
     size = info["virtual-size"]
     trial.expect(
-        size == DISK_MIB << 20, "wrong-size", f"The copy is a disk of {size} bytes, not {DISK_MIB << 20}.", "See info."
+        size == DISK_MIB << 20,
+        "wrong-size",
+        f"The copy is a disk of {size} bytes, not {DISK_MIB << 20}.",
+        "query-block knows the disk's virtual-size.",
     )
     content = raw.read_bytes()
     moment = last_write(content, SECTORS)
@@ -219,10 +222,14 @@ def _require_content(trial: Trial, guest: Writing, begin: int, end: int) -> None
         trial.wrong(
             "only-top",
             "What the guest writes is in the copy; what lies in the disk's backing file is not.",
-            "A backup has to be complete by itself. Look at sync.",
+            "A backup has to be complete by itself. How much of the chain does your job copy?",
         )
     if info.get("backing-filename"):
-        trial.wrong("only-top", f"The copy needs {info['backing-filename']} to be complete.", "Look at sync.")
+        trial.wrong(
+            "only-top",
+            f"The copy needs {info['backing-filename']} to be complete.",
+            "What becomes of the copy when that file is gone?",
+        )
 
 
 def judge_failure(trial: Trial) -> None:

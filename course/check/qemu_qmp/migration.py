@@ -118,7 +118,7 @@ def _require_arrival(trial: Trial, both: Pair, done: Call, info: dict[str, Any],
         trial.wrong(
             "not-moved",
             f"{ASKED} returned; the source is {both.source.runstate!r}, its migration {status!r}. "
-            f"You sent it: {', '.join(sent.commands) or 'nothing'}.",
+            f"You sent it: {sent.told}.",
             "Which command makes the source send its guest?",
         )
     trial.value_of(done, ASKED)
@@ -129,7 +129,7 @@ def _explain_exception(trial: Trial, done: Call, sent: Transcript) -> None:
     if "Failed to connect" in f"{said} {done.detail}":
         trial.wrong(
             "nobody-listens",
-            f"{ASKED} raised {done.error}: {done.detail}. You sent the source: {', '.join(sent.commands)}",
+            f"{ASKED} raised {done.error}: {done.detail}. You sent the source: {sent.told}",
             "The destination was started with -incoming defer. What does it wait for?",
         )
 
@@ -146,13 +146,13 @@ def _require_life(trial: Trial, both: Pair, sent: Transcript, received: Transcri
     if "system_reset" in received.commands:
         trial.wrong(
             "restarted",
-            f"You sent the destination: {', '.join(received.commands)}. Its guest has lost its RAM.",
+            f"You sent the destination: {received.told}. Its guest has lost its RAM.",
             "A migration moves a living guest. What does a reset leave of it?",
         )
     if "stop" in sent.commands:
         trial.wrong(
             "not-live",
-            f"You sent the source: {', '.join(sent.commands)}. The guest stood still all the way.",
+            f"You sent the source: {sent.told}. From stop on, the guest stood still.",
             "What is the word live for in live migration?",
         )
     trial.expect(destination == "running", "left-paused", f"The guest arrived, and is {destination!r}.", "Let it run.")
@@ -218,7 +218,7 @@ def judge_failure(trial: Trial) -> None:
             both.source.runstate == "running",
             "guest-lost",
             f"{ASKED} raised {done.error}, rightly, but the source is {both.source.runstate!r}. "
-            f"You sent it: {', '.join(sent.commands)}.",
+            f"You sent it: {sent.told}.",
             "The guest lives only there: leave it running.",
         )
         counts_on(both.source)

@@ -42,7 +42,7 @@ def judge(trial: Trial, schema: Schema, name: str, argument: str, expected: bool
             f"{asked} raised {done.error}: {done.detail}",
             "A type's number is a name, not a place in the list, and a command may have no such type.",
         )
-    got = trial.call(schema, name, argument)
+    got = trial.value_of(done, asked)
     if got is expected:
         return
     if not isinstance(got, bool):

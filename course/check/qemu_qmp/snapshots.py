@@ -101,7 +101,7 @@ def judge_checkpoint(trial: Trial, vm: Machine, tag: str, *, node: str = "disk0"
         trial.wrong(
             "nothing-kept",
             f"{asked} returned, but no disk has a snapshot of this name."
-            + (f" QEMU had said: {errors[-1]}" if errors else f" You sent: {', '.join(seen.commands) or 'nothing'}."),
+            + (f" QEMU had said: {errors[-1]}" if errors else f" You sent: {seen.told}."),
             "Look at the error of the job, too: query-jobs has it.",
         )
     if not snapshot["vm-state-size"]:
@@ -145,7 +145,7 @@ def judge_taken_tag(trial: Trial, vm: Machine, tag: str) -> None:
         trial.wrong(
             "job-error-ignored",
             f"{asked} returned as if all were well, but the snapshot is the old one. "
-            f"You had sent {', '.join(seen.commands)}; QEMU had told you: {said}",
+            f"You had sent {seen.told}; QEMU had told you: {said}",
             "That a job has concluded does not mean that it succeeded. Where is its error?",
         )
     if done.outcome is not Outcome.RAISED:
@@ -196,8 +196,7 @@ def judge_rollback(trial: Trial, vm: Machine, tag: str, *, paused: bool, node: s
     _require_end_of_job(trial, vm, seen, "snapshot-load", asked)
     _require_state(trial, vm, state, asked)
     if now >= reached and since_then < reached - saved:
-        commands = ", ".join(seen.commands) or "nothing"
-        trial.wrong("nothing-restored", f"{told}. You sent: {commands}.", "Which command loads a snapshot's RAM?")
+        trial.wrong("nothing-restored", f"{told}. You sent: {seen.told}.", "Which command loads a snapshot's RAM?")
     trial.expect(not paused or now == saved, "another-moment", f"{told}, although it was paused all the time.")
     if not paused:
         counts_on(vm)
@@ -213,7 +212,7 @@ def judge_unknown_tag(trial: Trial, vm: Machine, tag: str) -> None:
         trial.wrong(
             "job-error-ignored",
             f"{asked} returned as if all were well; there is no such snapshot. "
-            f"You had sent {', '.join(seen.commands)}; QEMU had told you: {said}",
+            f"You had sent {seen.told}; QEMU had told you: {said}",
             "That a job has concluded does not mean that it succeeded. Where is its error?",
         )
     if done.outcome is not Outcome.RAISED:

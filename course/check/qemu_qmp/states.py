@@ -118,7 +118,7 @@ def _refuse_power_button(trial: Trial, seen: Transcript) -> None:
     trial.expect(
         "system_powerdown" not in seen.commands,
         "power-button",
-        f"You sent {', '.join(seen.commands)}. This machine has no operating system that reacts to its power button.",
+        f"You sent {seen.told}. This machine has no operating system that reacts to its power button.",
         "Which command ends QEMU itself, whatever the guest does?",
     )
 
@@ -144,7 +144,7 @@ def _explain_impatience(trial: Trial, awaited: str, between: Sequence[Line], fol
     if polls:
         trial.wrong(
             "polled",
-            f"{what}; in between you asked for the state {polls} times.",
+            f"{what}; in between you asked for the state (×{polls}).",
             "Polling misses what happens between two questions. Who could tell you without being asked?",
         )
     if others and pause <= _PAUSE_S:

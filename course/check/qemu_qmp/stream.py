@@ -74,10 +74,11 @@ def judge(trial: Trial, messages: Sequence[Message], chunks: list[bytes], *, tor
         tail: the beginning of a message whose end has not arrived, if there is one.
     """
     done = trial.attempt(chunks)
-    seen = f"The stream of {len(messages)} messages came in {len(chunks)} chunks, {torn or 'one message each'}"
+    count = f"{len(chunks)} chunk{'s' * (len(chunks) != 1)}"
+    seen = f"The stream of {len(messages)} messages came in {count}, {torn or 'one message each'}"
     if done.outcome is Outcome.RAISED:
         _explain_exception(trial, f"{seen}: {done.error}: {done.detail}", done.error, tail)
-    got = trial.call(chunks)
+    got = trial.value_of(done, f"demux(chunks), with {len(chunks)} chunks,")
     expected = sort_out(messages)
     if not isinstance(got, dict) or set(got) != set(expected):
         keys = sorted(map(str, got)) if isinstance(got, dict) else type(got).__name__

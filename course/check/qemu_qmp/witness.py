@@ -7,6 +7,7 @@ check keeps another monitor of the same machine, which no answer can reach.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -54,6 +55,12 @@ class Transcript:
         """Names of the commands sent, in order, without the negotiation."""
         named = [name_of(line.message) for line in self.lines if line.sent]
         return [name for name in named if name and name != "qmp_capabilities"]
+
+    @property
+    def told(self) -> str:
+        """The commands sent, for a message: repeated ones are counted."""
+        runs = [(name, len(list(run))) for name, run in itertools.groupby(self.commands)]
+        return ", ".join(f"{name} (×{count})" if count > 1 else name for name, count in runs) or "nothing"
 
     @property
     def negotiated(self) -> bool:
