@@ -73,6 +73,14 @@ def test_versions_agree():
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_changelog_names_every_lesson():
+    """Who teaches reads there which lessons there are, by number and title."""
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    texts = sorted((ROOT / "course" / "lessons").glob("[0-9]*.md"))
+    titles = {path.name[:2]: re.search(r"^title: *(.+)$", path.read_text(), re.MULTILINE) for path in texts}
+    assert [n for n, title in titles.items() if title and f"Lesson {n}, *{title[1]}*" not in changelog] == []
+
+
 def test_licence_holds_both_texts():
     """The BSD text is whole, and the texts' licence is named with its address."""
     text = (ROOT / "LICENSE").read_text()
