@@ -12,15 +12,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 import socket
-import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
 
+from .listener import Listener
+
 _MAX_FDS = 8
-_PATIENCE_S = 1.0  # for a sender that says nothing more and does not close
 _LIMIT_BYTES = 16 << 20
 
 
@@ -49,41 +48,7 @@ class Delivery:
     kinds: tuple[str, ...]
 
 
-class _Listener:
-    """A Unix stream socket in a folder of its own, served by a thread."""
-
-    def __init__(self, name: str) -> None:
-        self._folder = tempfile.mkdtemp(prefix=name + "-")
-        self.path = str(Path(self._folder, name))
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(8)
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            with client, contextlib.suppress(OSError):
-                client.settimeout(_PATIENCE_S)
-                self._meet(client)
-
-    def _meet(self, client: socket.socket) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Stop listening and remove the address."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-class Mailbox(_Listener):
+class Mailbox(Listener):
     """Receives what others send to its address, descriptors included.
 
     Attributes:
@@ -126,7 +91,7 @@ class Mailbox(_Listener):
             self._arrived.notify_all()
 
 
-class Dispenser(_Listener):
+class Dispenser(Listener):
     """Hands one descriptor to whoever connects: a memfd with `content`, its position at `position`.
 
     Attributes:

@@ -24,18 +24,16 @@ import dataclasses
 import json
 import platform
 import random
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ..error import CapabilityError, CourseError
+from .listener import JsonListener
 from .tracer import withheld
 
 KINDS = ("empty", "call", "vdso", "syscall")
@@ -113,7 +111,7 @@ class Run:
     ns: float
 
 
-class Bench:
+class Bench(JsonListener):
     """A socket that runs loops on request and keeps a log of what it ran.
 
     Made by `native` or `simulated`; a context manager.
@@ -126,14 +124,8 @@ class Bench:
     def __init__(self, run: Callable[[str, int], float], close: Callable[[], None] = lambda: None) -> None:
         self._run = run
         self._close = close
-        self._folder = tempfile.mkdtemp(prefix="bench-")
-        self.path = str(Path(self._folder, "bench"))
         self.log: list[Run] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(16)
-        self._thread = threading.Thread(target=self._serve, name="bench", daemon=True)
-        self._thread.start()
+        super().__init__("bench")
 
     def __repr__(self) -> str:
         return f"<Bench at {self.path}: {len(self.log)} runs>"
@@ -177,22 +169,9 @@ class Bench:
         self.close()
 
     def close(self) -> None:
-        """Stop answering and remove the address."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
+        """Stop answering, end the loops, remove the address."""
+        super().close()
         self._close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            with client, contextlib.suppress(OSError, ValueError), client.makefile() as lines:
-                client.sendall(json.dumps(self._answer(json.loads(lines.readline()))).encode() + b"\n")
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         kind, rounds = request.get("kind"), request.get("rounds")

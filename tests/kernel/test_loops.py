@@ -8,7 +8,7 @@ from capstone import CS_ARCH_ARM64, CS_ARCH_X86, CS_MODE_64, CS_MODE_LITTLE_ENDI
 from unicorn import arm64_const, x86_const
 
 from course.error import CapabilityError
-from course.kernel import loops
+from course.kernel import listener, loops
 from course.kernel.loops import KINDS, Bench, BenchError, measure
 
 _CODE, _STACK, _CLOCK, _END = 0x10000, 0x20000, 0x30000, 0x40000
@@ -110,7 +110,7 @@ def test_a_request_that_cannot_be_meant_is_refused(kind, rounds, says):
 
 def test_a_bench_leaves_nothing(tmp_path, monkeypatch):
     """Its address is gone afterwards."""
-    monkeypatch.setattr(loops.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(listener.tempfile, "tempdir", str(tmp_path))
     with Bench.simulated({}, loop_ns=1.0):
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
