@@ -1,5 +1,7 @@
 """The repository as a whole: what README promises, what must not be in any file, what must agree."""
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -63,6 +65,15 @@ def test_make_explains_every_target():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     listed = re.findall(r"^  make (\w+) +(\S.*)$", done.stdout, flags=re.MULTILINE)
     assert {"lab", "test", "build", "lint", "bench", "clean"} <= {name for name, _ in listed}
+
+
+def test_benchmarks_run_without_arguments():
+    """`make bench` calls each one's `main` with nothing."""
+    names = sorted(path.stem for path in (ROOT / "tests" / "bench").glob("[a-z]*.py"))
+    mains = {name: importlib.import_module(f"tests.bench.{name}").main for name in names}
+    for main in mains.values():
+        inspect.signature(main).bind()
+    assert {"boot", "build", "qmp"} <= set(names)
 
 
 def test_versions_agree():

@@ -27,6 +27,7 @@ from qemu.qmp import ExecuteError
 
 from ..error import EventTimeout, MachineError, MachineGone, MigrationError, UsageError
 from .directory import PrivateDirectory
+from .launch import end_of
 
 if TYPE_CHECKING:
     from .events import Recording
@@ -261,6 +262,8 @@ def _has_ended(vm: Machine) -> bool:
 
 
 def _refused(vm: Machine, what: str) -> str:
+    if _has_ended(vm) and vm.exitcode is not None and vm.exitcode < 0:
+        return f"{vm.name} ended before it had taken up {what}. {end_of(vm.exitcode)} Make a new machine and try again."
     return (
         f"{vm.name} did not take up {what}. The two machines must have the same machine type, memory size and devices "
         "in the same order; compare the command lines. QEMU's own words follow."

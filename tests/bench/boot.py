@@ -85,7 +85,7 @@ def many(count: int) -> float:
             vm.kill()
 
 
-def main(rounds: int) -> None:
+def main(rounds: int = 5) -> None:
     """Measure and print."""
     result = measure(rounds)
     clone, together = f"{result.clone_ratio:.3f} of a cold boot", f"{result.class_ratio:.2f} of a cold boot"
