@@ -35,7 +35,9 @@ def judge_links(trial: Trial, datagrams: list[bytes], expected: Links, misconcep
     got = pairs(done.value if done.value is not None else trial.call(datagrams))
     if isinstance(got, list) and got == [(i, n + "\0") for i, n in expected] and expected:
         misconception, hint = "zero-kept", "Names in the kernel end with a zero byte; Python strings do not."
-    trial.equal(expected, got, misconception, f"Number of datagrams: {len(datagrams)}; of interfaces: {len(expected)}.", hint)
+    trial.equal(
+        expected, got, misconception, f"Number of datagrams: {len(datagrams)}; of interfaces: {len(expected)}.", hint
+    )
 
 
 def names(trial: Trial, count: int, *, lengths: Sequence[int] = range(1, 16)) -> Links:
