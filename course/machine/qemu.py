@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..error import CapabilityError
 
-MINIMUM = (6, 2)
+MINIMUM = (7, 2)
 """Oldest QEMU that works: JSON ``-device`` and snapshot jobs (Ubuntu 22.04 has it)."""
 
 _PACKAGES = {
