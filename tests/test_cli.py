@@ -161,7 +161,7 @@ def test_doctor_refuses_a_qemu_that_is_too_old(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     (found,) = [symptom for symptom in doctor._programs() if symptom.subject.startswith(old.name)]
     assert (found.state, found.serious) == (State.NO, True)
-    assert "version 5.0.0, at least 6.2" in found.observed
+    assert "version 5.0.0, at least 7.2" in found.observed
 
 
 def test_doctor_refuses_a_cache_that_is_a_file(monkeypatch, tmp_path):

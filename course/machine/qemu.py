@@ -16,7 +16,7 @@ from pathlib import Path
 from ..error import CapabilityError
 
 MINIMUM = (7, 2)
-"""Oldest QEMU that works: JSON ``-device`` and snapshot jobs (Ubuntu 22.04 has it)."""
+"""Oldest QEMU that the course was tried with (Debian 12 has it)."""
 
 _PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",

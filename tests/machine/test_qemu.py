@@ -39,7 +39,7 @@ def test_find_of_a_missing_program_names_its_package() -> None:
 def test_find_refuses_a_qemu_that_is_too_old(tmp_path: Path) -> None:
     """Both versions are in the message."""
     old = _fake(tmp_path, "echo QEMU emulator version 5.2.0")
-    with pytest.raises(CapabilityError, match=r"is version 5\.2\.0, at least 6\.2 is needed"):
+    with pytest.raises(CapabilityError, match=r"is version 5\.2\.0, at least 7\.2 is needed"):
         qemu.find(old)
 
 
