@@ -153,12 +153,12 @@ _HIDDEN: list[tuple[str, str, Stack]] = [
     ),
     (
         "whiteout-of-own-layer",
-        "A whiteout speaks of the layers *below*, not of its own layer.",
+        "A whiteout speaks of the layers below, not of its own layer.",
         [{"d": None, "d/old": b"1", "f": b"0"}, {"d": None, ".wh.d": b"", "d/new": b"2", "f": b"3", ".wh.f": b""}],
     ),
     (
         "opaque-of-own-layer",
-        "Opaque speaks of the layers *below*, in whatever order the layer lists its entries.",
+        "Opaque speaks of the layers below, in whatever order the layer lists its entries.",
         [{"d": None, "d/old": b"1"}, {"d": None, "d/aa": b"2", "d/.wh..wh..opq": b"", "d/zz": b"3"}],
     ),
     (

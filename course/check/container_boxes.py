@@ -111,7 +111,7 @@ def judge_contain(trial: Trial, lab: Laboratory, hostname: str) -> None:
             trial.wrong(
                 "no-fork",
                 f"The program's pid is {inside['pid']}, not 1; the output ends: {said[-60:]!r}.",
-                "unshare moves the *children* into the new PID namespace. Who has to be a child?",
+                "unshare moves only the children into the new PID namespace. Who has to be a child?",
             )
         misconception, what, hint = _NAMESPACES["pid"]
         trial.wrong(misconception, f"The program's pid is {inside['pid']}: {what}.", hint)
@@ -144,7 +144,7 @@ def _judge_view(trial: Trial, inside: dict[str, str], host: dict[str, str]) -> N
         inside.get("seen") == "0",
         "host-proc",
         "ps in the container shows processes of the host: its /proc is still the host's.",
-        "/proc shows the PID namespace of whoever *mounted* it.",
+        "/proc shows the PID namespace of whoever mounted it.",
     )
 
 
@@ -153,7 +153,7 @@ def _judge_after(trial: Trial, lab: Laboratory, host: dict[str, str], hostname: 
     trial.expect(
         after.get("host") == "lab",
         "host-renamed",
-        f"After your script the *host* is called {after.get('host')!r}; it was 'lab'.",
+        f"After your script the host itself is called {after.get('host')!r}; it was 'lab'.",
         f"At which moment does your script set the name {hostname!r}?",
     )
     trial.expect(

@@ -41,7 +41,11 @@ def judge_shares(trial: Trial, a: dict[str, str], b: dict[str, str], *, same: bo
             if all((first[key] == second[key]) is got for key in keys):
                 said = " and ".join(f"{key} {'equal' if got else 'different'}" for key in keys)
                 trial.wrong(misconception, f"{why} You answered {got}; with {said} the answer is still {same}.", hint)
-        trial.wrong("wrong-answer", f"{why} Expected {same}, obtained {got}.", "Compare blanks and newlines as well.")
+        trial.wrong(
+            "wrong-answer",
+            f"{why} Expected {same}, obtained {got}.",
+            "Look at both boot_ids with repr(): is there a blank or a newline in only one of them?",
+        )
 
 
 # ── same_container ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -65,10 +69,10 @@ def _kinds(*names: str) -> Callable[[Process], Any]:
 
 
 _SLIPS: tuple[tuple[str, Callable[[Process], Any], str], ...] = (
-    ("children-links", lambda p: sorted(p["namespaces"].items()), "Where children *will* be is not where it is."),
-    ("without-uts", _kinds(*(k for k in IDENTITY if k != "uts")), "Have you compared *all* kinds of namespaces?"),
+    ("children-links", lambda p: sorted(p["namespaces"].items()), "Where children will be is not where it is."),
+    ("without-uts", _kinds(*(k for k in IDENTITY if k != "uts")), "Have you compared all kinds of namespaces?"),
     ("by-hostname", lambda p: p["hostname"], "Nothing forbids two containers to have the same name."),
-    ("by-cgroup", lambda p: p["cgroup"], "A cgroup limits and counts; what a process *sees* is decided elsewhere."),
+    ("by-cgroup", lambda p: p["cgroup"], "A cgroup limits and counts; what a process sees is decided elsewhere."),
     ("by-pid-namespace", _kinds("pid"), "Containers can share one kind of namespace and differ in another."),
     ("by-mount-namespace", _kinds("mnt"), "Containers can share one kind of namespace and differ in another."),
     ("by-net-namespace", _kinds("net"), "The containers of a pod share their network, and little else."),

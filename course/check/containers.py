@@ -45,6 +45,18 @@ def _shares_machine(trial: Trial) -> None:
     judge_shares(trial, _HOST, machine, same=False, why="b is a virtual machine on a.")
 
 
+@shares_kernel.step("two machines with the same release and the same name are two kernels, as in the worked example")
+def _shares_copy(trial: Trial) -> None:
+    copy = {**_HOST, "boot_id": "0b8bd7a0-18ce-4a4a-8d4a-3b2f7c4f2e90\n", "uptime": "3.12 1.90\n"}
+    judge_shares(trial, _HOST, copy, same=False, why="b is a machine made as a copy of a.")
+
+
+@shares_kernel.step("a newline at the end of a text makes no difference")
+def _shares_newline(trial: Trial) -> None:
+    bare = {**_HOST, "boot_id": _HOST["boot_id"].strip()}
+    judge_shares(trial, _HOST, bare, same=True, why="b is a container on a; its boot_id was read without the newline.")
+
+
 # ── contain ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 contain = Exercise("contain")
