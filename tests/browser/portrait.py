@@ -24,11 +24,11 @@ def main(lesson: str, heading: str) -> None:
         (root / "release" / "en").mkdir(parents=True)
         with LabServer(root, home) as server:
             browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
-            page = LabPage(browser.new_page(viewport={"width": 1200, "height": 860}), server)
+            page = LabPage(browser.new_page(viewport={"width": 1200, "height": 1060}), server)
             page.open(f"source/{lesson}/{lesson}.ipynb")
             page.run_all()
             page.page.evaluate("() => { window.jupyterapp.commands.execute('application:toggle-left-area') }")
-            title = page.page.locator(".jp-Notebook h2").filter(has_text=heading).first
+            title = page.page.locator(".jp-Notebook :is(h2, h3)").filter(has_text=heading).first
             title.evaluate("heading => heading.scrollIntoView({block: 'start'})")
             page.page.wait_for_timeout(1000)  # the layout settles: nothing announces that
             PICTURE.parent.mkdir(exist_ok=True)

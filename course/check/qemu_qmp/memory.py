@@ -76,7 +76,7 @@ def judge(trial: Trial, vm: Machine, wanted_mib: int, *, same_id: str = "fixed-i
     done, seen = ask(trial, vm, wanted_mib)
     asked = f"grow(qmp_path, {wanted_mib}) on a machine of {before:g} MiB"
     if done.outcome is not Outcome.RETURNED:
-        _explain_refusal(trial, done, seen, asked, same_id)
+        _explain_refusal(trial, done, seen, asked, same_id, enough=before >= wanted_mib)
     after, expected = total_mib(vm), max(before, wanted_mib)
     if after != expected:
         _explain_size(trial, asked, before=before, after=after, wanted_mib=wanted_mib, plugged=plugged)
@@ -87,7 +87,7 @@ def judge(trial: Trial, vm: Machine, wanted_mib: int, *, same_id: str = "fixed-i
         _explain_value(trial, asked, got, before=before, after=after, wanted_mib=wanted_mib)
 
 
-def _explain_refusal(trial: Trial, done: Call, seen: Transcript, asked: str, same_id: str) -> None:
+def _explain_refusal(trial: Trial, done: Call, seen: Transcript, asked: str, same_id: str, *, enough: bool) -> None:
     said = seen.errors()[-1] if seen.errors() else ""
     sizes = [a["size"] for a in seen.arguments("object-add") if isinstance(a.get("size"), int)]
     if sizes and sizes[-1] < MIB:
@@ -108,7 +108,9 @@ def _explain_refusal(trial: Trial, done: Call, seen: Transcript, asked: str, sam
         trial.wrong(
             same_id,
             f"{asked} used the ids {', '.join(map(repr, used))}. QEMU: {said}",
-            "Who else may have used these names? Ask the machine, or make names that nobody uses.",
+            "How much is missing, before you add anything?"
+            if enough
+            else "Who else may have used these names? Ask the machine, or make names that nobody uses.",
         )
     trial.value_of(done, asked)
 

@@ -189,7 +189,11 @@ def _require_info(trial: Trial, got: Any, info: dict[str, Any]) -> None:
     if isinstance(got, dict) and got.get("status") == "completed" and {"total-time", "downtime", "ram"} <= got.keys():
         return
     if isinstance(got, dict) and got.get("status") in _UNDER_WAY:
-        trial.wrong("active-is-done", f"{ASKED} returned {shorten(got)}; it was not over then.", _BEGUN)
+        trial.wrong(
+            "active-is-done",
+            f"{ASKED} returned a dict with status {got['status']!r}; the migration was not over then.",
+            _BEGUN,
+        )
     trial.nearly(
         "other-info",
         f"The guest has moved. {ASKED} has to return query-migrate's last words, those with status 'completed' and "

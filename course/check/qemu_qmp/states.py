@@ -51,8 +51,8 @@ def judge(trial: Trial, delays: Mapping[str, float] | None = None, foreign: Sequ
         STATES,
         list(got) if isinstance(got, list | tuple) else got,
         "other-states",
-        "The machine went the whole way, and you waited for it. The returned list, though:",
-        "The first state is the one in which you find the machine.",
+        "The machine went the whole way. The returned list, though:",
+        "It begins with the state in which you find the machine; each event adds the next one.",
     )
 
 
