@@ -126,7 +126,7 @@ def _amounts(trial: Trial) -> None:
 @checkpoint.step("it keeps a machine whose disk has another name, also after a failure")
 def _other_node(trial: Trial) -> None:
     node = f"disk{trial.rng.randrange(100, 999)}"
-    with snapshots.machine(node) as vm:
+    with snapshots.machine(node, dirty_mib=snapshots.SLOW_MIB) as vm:
         snapshots.judge_checkpoint(trial, vm, "taken", node=node)
         snapshots.judge_taken_tag(trial, vm, "taken")
         snapshots.judge_checkpoint(trial, vm, f"t{trial.rng.randrange(10**6)}", node=node)

@@ -77,13 +77,8 @@ async def believes_the_reply(qmp_path, tag):
 async def waits_for_the_first_news(qmp_path, tag):
     async with session(qmp_path) as qmp:
         with qmp.listener("JOB_STATUS_CHANGE") as events:
-            task = asyncio.create_task(events.get())
-            arguments = {"job-id": "keep", "tag": tag, "vmstate": await _node(qmp), "devices": [await _node(qmp)]}
-            await qmp.execute("stop")
-            await qmp.execute("cont")
-            starting = asyncio.create_task(qmp.execute("snapshot-save", arguments))
-            await task
-            starting.cancel()
+            await _start(qmp, tag, f"job-{uuid.uuid4().hex}")
+            await events.get()
 
 
 @mutant("checkpoint", "job-not-dismissed")

@@ -22,19 +22,28 @@ from .witness import Transcript, bare_metal, counter, counts_on
 checkpoint = Exercise("checkpoint", deadline_s=15)
 rollback = Exercise("rollback", deadline_s=15)
 
+SLOW_MIB = 16
+"""So much RAM takes long enough to keep that the beginning and the end of the job can be told apart."""
+_LATE_S = 0.25  # by which news of a job come late: longer than the job itself
 _RATE_HZ = 100  # of the guest's counter
 _GAP = 50  # counts between a snapshot and its use, so that a running guest does not reach the old number again at once
 _JOB = "What does the reply to a job's command promise, and which message tells the job's end?"
 
 
 @contextlib.contextmanager
-def machine(node: str = "disk0") -> Iterator[Machine]:
-    """Run a machine that counts in RAM, a hundred times a second, and has a qcow2 disk under the given node name."""
+def machine(node: str = "disk0", *, dirty_mib: int = 0) -> Iterator[Machine]:
+    """Run a machine that counts in RAM and has a qcow2 disk under the given node name.
+
+    Args:
+        node: the name.
+        dirty_mib: MiB of RAM that the guest writes to, so that keeping it takes a moment; without, the guest counts a
+            hundred times a second.
+    """
     with tempfile.TemporaryDirectory(prefix="check-") as directory:
         image = Path(directory) / "disk.qcow2"
         disk.create(image, 64)
         block = f"driver=qcow2,node-name={node},file.driver=file,file.filename={image}"
-        with bare_metal("-blockdev", block, "-device", f"ide-hd,drive={node}") as vm:
+        with bare_metal("-blockdev", block, "-device", f"ide-hd,drive={node}", dirty_mib=dirty_mib) as vm:
             counts_on(vm)
             yield vm
 
@@ -50,7 +59,7 @@ def kept(vm: Machine, tag: str) -> dict[str, Any] | None:
 
 def ask(trial: Trial, vm: Machine, tag: str) -> tuple[Call, Transcript]:
     """Call the answer through a relay that is slow to tell what becomes of jobs."""
-    with QmpProxy(vm.qmp_path, delay_events_s={"JOB_STATUS_CHANGE": 0.1}) as proxy:
+    with QmpProxy(vm.qmp_path, delay_events_s={"JOB_STATUS_CHANGE": _LATE_S}) as proxy:
         done = trial.attempt(proxy.path, tag)
         return done, Transcript.of(proxy)
 
@@ -157,7 +166,7 @@ def judge_taken_tag(trial: Trial, vm: Machine, tag: str) -> None:
 
 @checkpoint.step("the machine is kept with its RAM, goes on, and can be kept again")
 def _kept(trial: Trial) -> None:
-    with machine() as vm:
+    with machine(dirty_mib=SLOW_MIB) as vm:
         judge_checkpoint(trial, vm, "before")
         judge_checkpoint(trial, vm, "after")
 
