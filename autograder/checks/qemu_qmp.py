@@ -11,7 +11,7 @@ has_command = Exercise("has_command", hidden=True, seed=907)
 grow = Exercise("grow", hidden=True, seed=904)
 checkpoint = Exercise("checkpoint", hidden=True, seed=905, deadline_s=15)
 rollback = Exercise("rollback", hidden=True, seed=905, deadline_s=15)
-migrate = Exercise("migrate", hidden=True, seed=906, deadline_s=6)
+migrate = Exercise("migrate", hidden=True, seed=906, deadline_s=12)
 backup = Exercise("backup", hidden=True, seed=908, deadline_s=20)
 lifecycle = Exercise("lifecycle", hidden=True, seed=903, deadline_s=8)
 

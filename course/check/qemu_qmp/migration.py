@@ -23,7 +23,7 @@ from ..compare import shorten
 from ..exercise import Exercise, Trial
 from .witness import Transcript, bare_metal, counter, counts_on
 
-migrate = Exercise("migrate", deadline_s=6)
+migrate = Exercise("migrate", deadline_s=12)
 
 WIRE_MIB_S = 24
 """Bandwidth of the source in MiB/s: 32 MiB take longer than any downtime allowed, and the guest never rests."""
