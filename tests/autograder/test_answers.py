@@ -2,7 +2,7 @@
 
 A mutant has to be rejected with its own misconception's id and in words that no other mutant of the exercise gets; an
 alternative, and the solution that stands in the lesson's text, have to be accepted. The last lines of the run show how
-many of each exercise were (see ``conftest.py``).
+many of each exercise were (see ``tests/summary.py``).
 """
 
 from __future__ import annotations
