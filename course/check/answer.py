@@ -121,6 +121,7 @@ def call(answer: Callable[..., Any], *args: Any, deadline_s: float = 10.0, **kwa
     """
     read_fd, write_fd = os.pipe()
     start = time.monotonic()
+    parent = os.getpid()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -130,7 +131,7 @@ def call(answer: Callable[..., Any], *args: Any, deadline_s: float = 10.0, **kwa
         pid = os.fork()
     if pid == 0:
         os.close(read_fd)
-        _answer_and_exit(write_fd, answer, args, kwargs)
+        _answer_and_exit(write_fd, parent, answer, args, kwargs)
     os.close(write_fd)
     reply: bytes | None = None
     try:
@@ -199,11 +200,13 @@ class _Tee(io.StringIO):
         return len(text)
 
 
-def _answer_and_exit(fd: int, answer: Callable[..., Any], args: Any, kwargs: Any) -> None:
+def _answer_and_exit(fd: int, parent: int, answer: Callable[..., Any], args: Any, kwargs: Any) -> None:
     """Run in the child; never returns."""
     try:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            return  # it died before the signal was asked for; `finally` ends this child
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         faulthandler.disable()  # a crash is reported by the verdict, not by a dump in the middle of the notebook
         printed = _Tee()

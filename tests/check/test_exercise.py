@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 
 import psutil
@@ -111,3 +112,16 @@ def test_no_child_is_left_behind():
     before = set(me.children(recursive=True))
     square.examine(_loop)
     assert set(me.children(recursive=True)) <= before
+
+
+def test_an_answer_dies_with_the_process_that_checks_it():
+    """Killing the checking process, as a notebook's kernel may be, leaves no answer running."""
+    program = (
+        "import os, time; from course.check import call; call(lambda: (print_pid(), time.sleep(60)), deadline_s=60)"
+    )
+    program = f"def print_pid():\n    os.write(1, f'{{os.getpid()}}\\n'.encode())\n{program}"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as checker:
+        answer = psutil.Process(int(checker.stdout.readline()))
+        checker.kill()
+        psutil.wait_procs([answer], timeout=10)
+        assert not answer.is_running() or answer.status() == psutil.STATUS_ZOMBIE

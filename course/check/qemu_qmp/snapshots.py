@@ -11,7 +11,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ...machine import Machine, disk
 from ...machine.transcript import QmpProxy
@@ -144,19 +144,23 @@ def _explain_refusal(trial: Trial, done: Call, seen: Transcript, node: str, aske
     trial.value_of(done, asked, none_is_an_answer=True)
 
 
+def _silent_failure(trial: Trial, asked: str, seen: Transcript, truth: str) -> NoReturn:
+    """End the check: the job failed, and the answer said nothing of it."""
+    said = [*seen.errors_of_jobs(), *seen.errors(), "nothing"][0]
+    trial.wrong(
+        "job-error-ignored",
+        f"{asked} returned as if all were well{truth}. You had sent {seen.told}; QEMU had told you: {said}",
+        "That a job has concluded does not mean that it succeeded. Where is its error?",
+    )
+
+
 def judge_taken_tag(trial: Trial, vm: Machine, tag: str) -> None:
     """Have a tag kept that exists: the answer may replace it or raise, but not say nothing."""
     asked = f"checkpoint(qmp_path, {tag!r})"
     old = kept(vm, tag)
     done, seen = ask(trial, vm, tag)
     if done.outcome is Outcome.RETURNED and kept(vm, tag) == old:
-        said = [*seen.errors_of_jobs(), *seen.errors(), "nothing"][0]
-        trial.wrong(
-            "job-error-ignored",
-            f"{asked} returned as if all were well, but the snapshot is the old one. "
-            f"You had sent {seen.told}; QEMU had told you: {said}",
-            "That a job has concluded does not mean that it succeeded. Where is its error?",
-        )
+        _silent_failure(trial, asked, seen, ", but the snapshot is the old one")
     if done.outcome is not Outcome.RAISED:
         trial.value_of(done, asked, none_is_an_answer=True)
     if jobs := vm.execute("query-jobs"):
@@ -217,13 +221,7 @@ def judge_unknown_tag(trial: Trial, vm: Machine, tag: str) -> None:
     asked = f"rollback(qmp_path, {tag!r})"
     done, seen = ask(trial, vm, tag)
     if done.outcome is Outcome.RETURNED:
-        said = [*seen.errors_of_jobs(), *seen.errors(), "nothing"][0]
-        trial.wrong(
-            "job-error-ignored",
-            f"{asked} returned as if all were well; there is no such snapshot. "
-            f"You had sent {seen.told}; QEMU had told you: {said}",
-            "That a job has concluded does not mean that it succeeded. Where is its error?",
-        )
+        _silent_failure(trial, asked, seen, "; there is no such snapshot")
     if done.outcome is not Outcome.RAISED:
         trial.value_of(done, asked, none_is_an_answer=True)
     if jobs := vm.execute("query-jobs"):
