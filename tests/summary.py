@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 
-def pytest_terminal_summary(terminalreporter):
+def answers(terminalreporter):
     """One line per exercise: mutants rejected and right answers accepted, of how many trials."""
     seen: Counter[tuple[str, str, str, bool]] = Counter()
-    for reports in terminalreporter.stats.values():
-        for report in reports:
+    for outcome, reports in terminalreporter.stats.items():
+        for report in reports if outcome != "rerun" else ():
             for name, value in getattr(report, "user_properties", ()):
                 if name == "answer" and report.when == "call":
                     seen[tuple(value)] += 1

@@ -324,7 +324,7 @@ def test_recording_keeps_its_events_in_order_and_ends_with_its_block() -> None:
 
 def test_wait_event_matches_data() -> None:
     """Values of the data select the event, with an underscore for a dash."""
-    with Machine("-M", "pc") as vm:
+    with Machine("-M", "pc", "-S") as vm:  # paused: the firmware's own resets would be the guest's
         vm.execute("system_reset")
         event = vm.wait_event("RESET", guest=False, reason="host-qmp-system-reset")
         assert event["data"]["reason"] == "host-qmp-system-reset"

@@ -42,6 +42,11 @@ async def _fast(source):
     await source.execute("migrate-set-parameters", {"max-bandwidth": 1 << 40})
 
 
+async def _slow(source):
+    """So slow that nothing is over yet when the next command comes, however busy the machine is."""
+    await source.execute("migrate-set-parameters", {"max-bandwidth": 1 << 14})
+
+
 @mutant("migrate", "never-converges")
 async def only_waits(source_path, destination_path, uri):
     async with _both(source_path, destination_path) as (source, destination):
@@ -53,15 +58,15 @@ async def only_waits(source_path, destination_path, uri):
 @mutant("migrate", "active-is-done")
 async def believes_the_reply(source_path, destination_path, uri):
     async with _both(source_path, destination_path) as (source, destination):
-        await _fast(source)
+        await _slow(source)
         await _listen(destination, uri)
-        await source.execute("migrate", {"uri": uri})
-        return await source.execute("query-migrate")
+        return await source.execute("migrate", {"uri": uri})
 
 
 @mutant("migrate", "active-is-done")
 async def active_is_done(source_path, destination_path, uri):
     async with _both(source_path, destination_path) as (source, destination):
+        await _slow(source)
         await _listen(destination, uri)
         await source.execute("migrate", {"uri": uri})
         while (info := await source.execute("query-migrate"))["status"] not in ("active", "completed"):
