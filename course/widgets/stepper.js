@@ -1,12 +1,5 @@
 // Moves through a recorded run; everything it needs is in `run`, so it works without a kernel.
 
-function element(tag, attributes = {}, text = "") {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.textContent = text;
-  return made;
-}
-
 // Registers and memory after `position` steps: replay from the start.
 function momentOf(run, position) {
   const registers = { ...run.start };
@@ -33,17 +26,6 @@ function momentOf(run, position) {
     }
   });
   return { registers, memory, changed };
-}
-
-function table(caption, heads) {
-  const made = element("table");
-  made.append(element("caption", {}, caption));
-  const row = element("tr");
-  heads.forEach((head) => row.append(element("th", { scope: "col" }, head)));
-  const top = element("thead");
-  top.append(row);
-  made.append(top);
-  return made;
 }
 
 function listing(run, position, go) {
@@ -109,11 +91,10 @@ function sentence(run, position) {
 }
 
 function render({ model, el }) {
-  el.classList.add("course-stepper");
+  el.classList.add("course-view", "course-stepper");
   const run = model.get("run");
   const total = run.steps.length;
   const frame = element("div", { role: "group", tabindex: "0", "aria-label": `Stepper: ${run.title}` });
-  const bar = element("div", { role: "toolbar", "aria-label": "Steps" });
   const slider = element("input", { type: "range", min: "0", max: String(total), "aria-label": "Step" });
   const live = element("p", { role: "status", "aria-live": "polite" });
   const panes = element("div", { class: "panes" });
@@ -123,25 +104,16 @@ function render({ model, el }) {
     model.save_changes();
   };
   const here = () => model.get("position");
-  const buttons = [
-    ["|◀ start", "To the start", () => go(0)],
-    ["◀ back", "One step back", () => go(here() - 1)],
-    ["next ▶", "One step on", () => go(here() + 1)],
-    ["end ▶|", "To the end", () => go(total)],
-  ].map(([text, label, action]) => {
-    const button = element("button", { type: "button", "aria-label": label }, text);
-    button.addEventListener("click", action);
-    return button;
-  });
+  const start = () => go(0), back = () => go(here() - 1), next = () => go(here() + 1), end = () => go(total);
+  const bar = toolbar("Steps", [
+    ["|◀ start", "To the start", start],
+    ["◀ back", "One step back", back],
+    ["next ▶", "One step on", next],
+    ["end ▶|", "To the end", end],
+  ]);
   slider.addEventListener("input", () => go(Number(slider.value)));
-  const keys = { ArrowRight: 1, n: 1, ArrowLeft: -1, p: -1, Home: -Infinity, End: Infinity };
-  frame.addEventListener("keydown", (event) => {
-    // The slider has arrow keys of its own; shortcuts with modifiers belong to the browser.
-    if (!(event.key in keys) || event.target === slider || event.ctrlKey || event.metaKey || event.altKey) return;
-    go(here() + keys[event.key]);
-    event.preventDefault();
-    event.stopPropagation();
-  });
+  bar.append(slider);
+  onKeys(frame, { ArrowRight: next, n: next, ArrowLeft: back, p: back, Home: start, End: end });
 
   const draw = () => {
     const position = here();
@@ -149,22 +121,17 @@ function render({ model, el }) {
     slider.value = String(position);
     slider.setAttribute("aria-valuetext", `step ${position} of ${total}`);
     live.textContent = sentence(run, position);
-    const code = element("div", { class: "pane listing", tabindex: "0", role: "region", "aria-label": "Instructions" });
-    code.append(listing(run, position, go));
-    const registers = element("div", { class: "pane", tabindex: "0", role: "region", "aria-label": "Registers" });
-    registers.append(registerTable(run, moment));
-    const memory = element("div", { class: "pane", tabindex: "0", role: "region", "aria-label": "Memory" });
-    moment.memory.forEach((region) => memory.append(memoryTable(region)));
-    const kept = [...panes.children].map((pane) => pane.scrollTop);
-    const focused = [...panes.children].indexOf(document.activeElement);
-    panes.replaceChildren(code, registers, memory);
-    kept.forEach((top, i) => (panes.children[i].scrollTop = top));
-    if (focused >= 0) panes.children[focused].focus({ preventScroll: true });
+    const code = pane("Instructions", listing(run, position, go));
+    code.classList.add("listing");
+    replacePanes(panes, [
+      code,
+      pane("Registers", registerTable(run, moment)),
+      pane("Memory", ...moment.memory.map(memoryTable)),
+    ]);
     const current = code.querySelector('[aria-current="step"]');
     if (current) code.scrollTop = Math.max(0, current.offsetTop - code.clientHeight / 2);
   };
 
-  bar.append(...buttons, slider);
   frame.append(element("strong", {}, run.title), bar, live, panes);
   el.append(frame);
   model.on("change:position", draw);

@@ -8,20 +8,18 @@ same run is shown as a table in text.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from ..isa import assemble, lookup, trace
 from ..isa.processor import Trace
+from .view import View, script, style
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_HERE = pathlib.Path(__file__).parent
 _MOST_STEPS = 400
 _SHOWN_AS_TEXT = 24
 
@@ -45,7 +43,7 @@ class Moment:
     written: frozenset[int]
 
 
-class Stepper(anywidget.AnyWidget):
+class Stepper(View):
     """Show a run of machine code, step by step.
 
     Keys: right or ``n`` next, left or ``p`` back, Home and End to the ends; buttons and a slider do the same.
@@ -63,8 +61,8 @@ class Stepper(anywidget.AnyWidget):
         UsageError: for an ISA, arguments or code that cannot be meant.
     """
 
-    _esm = _HERE / "stepper.js"
-    _css = _HERE / "stepper.css"
+    _esm = script("stepper")
+    _css = style("stepper")
     run = traitlets.Dict().tag(sync=True)
     position = traitlets.Int(0).tag(sync=True)
 
@@ -114,12 +112,6 @@ class Stepper(anywidget.AnyWidget):
 
     def __str__(self) -> str:
         return as_text(self.trace, self.run["title"])
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """Add a text that says the same where no widget can be shown."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        return {**data, "text/plain": str(self)}, metadata
 
 
 def as_text(trace: Trace, title: str) -> str:
