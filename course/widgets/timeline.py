@@ -41,6 +41,7 @@ class Timeline(View):
         lanes: from top to bottom; the first one is the guest's: an exit begins where it stops.
         title: a few words.
         position: number of the exit shown first, from 1.
+        measured: the times differ in every run, so the static drawing leaves them out.
 
     Attributes:
         exits: the exits, each with its reason and its events.
@@ -62,12 +63,13 @@ class Timeline(View):
         *,
         title: str = "Exits",
         position: int = 1,
+        measured: bool = True,
     ) -> None:
         self.exits: list[Passage] = []
         self.left_out = 0
         super().__init__(run={}, position=1)
         self._lanes, self._title = tuple(lanes), title
-        self._fill(events_of(events, lanes), timed=True, steady=True)
+        self._fill(events_of(events, lanes), timed=True, steady=not measured)
         self.position = position
 
     @classmethod

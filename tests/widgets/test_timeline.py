@@ -173,6 +173,15 @@ def test_the_static_forms_are_the_same_in_every_run():
     """A committed picture may not depend on how fast the machine was."""
     slow, fast = (Timeline.of_exits([{"reason": "Io", "guest_s": t, "vmm_s": 3 * t}] * 3) for t in (1e-3, 2e-6))
     assert slow.static() == fast.static()
+    later = [{**event, "start": 2 * event["start"], "end": 2 * event["end"]} for event in EVENTS]
+    stretched = [{**event, "end": event["end"] + 3} if event["start"] == 4.5 else event for event in EVENTS]
+    assert Timeline(EVENTS).static() == Timeline(later).static() == Timeline(stretched).static()
+
+
+def test_times_that_are_always_the_same_may_be_drawn():
+    """A constructed example is drawn to scale."""
+    drawn = Timeline(EVENTS, measured=False).static()["image/svg+xml"]
+    assert "time, left to right: 4.5 s" in drawn
 
 
 @pytest.mark.parametrize("timeline", [Timeline(EVENTS), Timeline([]), Timeline.of_exits([{"reason": "<Io>"}] * 40)])
