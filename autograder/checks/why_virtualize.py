@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from course.check import why_virtualize as visible
-from course.check.answer import Outcome, call
+from course.check.answer import Outcome, call_each
 from course.check.cost import expected_cost, judge_cost
 from course.check.exercise import Exercise, Trial
 from course.check.memory import judge_footprint, judge_overcommit, paused_vms
@@ -229,10 +229,9 @@ def exact(vms: Sizes, nodes: Sizes) -> dict[str, str] | None:
 
 def _answers(trial: Trial, cases: Sequence[tuple[Sizes, Sizes]]) -> Iterator[Any]:
     """The answer's values for all cases, from one child; one child each when that does not work."""
-    answer = trial.answer
-    done = call(lambda: [answer(*copy.deepcopy(case)) for case in cases], deadline_s=60.0)
-    if done.outcome is Outcome.RETURNED:
-        yield from done.value
+    done = call_each(trial.answer, copy.deepcopy(cases))
+    if done.end is Outcome.RETURNED and all(one.outcome is Outcome.RETURNED for one in done.calls):
+        yield from (one.value for one in done.calls)
     else:
         yield from (trial.call(*case, none_is_an_answer=True) for case in cases)
 

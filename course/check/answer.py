@@ -13,12 +13,16 @@ The child inherits the caller's memory (fork), so functions defined in a noteboo
     poll(pipe, deadline)           result = answer(*args)
     ◀──────────── length + pickle  of plain data only, then os._exit(0)
     waitpid / SIGKILL
+
+An answer may live in another process altogether: one that is an `Elsewhere` is asked for the child's end instead of
+being called here (`service` makes that child where the answer lives). Checks do not see the difference.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
-import collections.abc
+import collections
 import contextlib
 import ctypes
 import dataclasses
@@ -27,18 +31,20 @@ import faulthandler
 import inspect
 import io
 import os
-import pickle
+import re
 import select
 import signal
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-MAX_REPLY_BYTES = 32 << 20
+from .reply import MAX_REPLY_BYTES, NotPlainError, decode, encode, plain
+
 _PRINT_LIMIT = 20_000
+_WORDS_LIMIT = 4_000
 _PR_SET_PDEATHSIG = 1
 
 
@@ -74,40 +80,61 @@ class Call:
     seconds: float = 0.0
 
 
-class NotPlainError(TypeError):
-    """A value that cannot cross: carries the offending type's name."""
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """What became of several calls in one child.
 
-
-def plain(value: Any, depth: int = 0) -> Any:  # noqa: PLR0911 - one return per kind of value
-    """Copy `value` into exact builtin types.
-
-    Subclasses are reduced to what they stand for (an IntEnum member to its int, a named tuple to a tuple, a memoryview
-    to bytes), generators and iterators are listed.
-
-    Raises:
-        NotPlainError: for anything else, or nesting deeper than 50.
+    Attributes:
+        end: how the child ended; RETURNED when it made all calls, UNANSWERED when one was not implemented.
+        calls: one per call, in order; empty when `end` is neither RETURNED nor UNANSWERED.
+        left_open: how many descriptors of each kind were open after the last call that were not after the first.
     """
-    if depth > 50:
-        raise NotPlainError("nested deeper than 50 levels")
-    if value is None or type(value) in (bool, int, float, complex, str, bytes):
-        return value
-    for base in (int, float, str):
-        if isinstance(value, base):
-            return base(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if isinstance(value, collections.abc.Mapping):
-        return {plain(k, depth + 1): plain(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, tuple):
-        return tuple(plain(v, depth + 1) for v in value)
-    if isinstance(value, set | frozenset):
-        return {plain(v, depth + 1) for v in value}
-    if isinstance(value, list) or inspect.isgenerator(value) or isinstance(value, collections.abc.Iterator):
-        return [plain(v, depth + 1) for v in value]
-    raise NotPlainError(type(value).__name__)
+
+    end: Outcome
+    calls: Sequence[Call] = ()
+    left_open: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def call(answer: Callable[..., Any], *args: Any, deadline_s: float = 10.0, **kwargs: Any) -> Call:
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Calls that one child makes, one after the other.
+
+    Attributes:
+        arguments: positional and named arguments of each call, plain data.
+        deadline_s: wall seconds for all of them.
+        descriptors: whether to look which descriptors stay open.
+    """
+
+    arguments: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]
+    deadline_s: float
+    descriptors: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a child ended.
+
+    Attributes:
+        reply: what it wrote; None when its time was over.
+        exitcode: its exit status, negative for a signal.
+    """
+
+    reply: bytes | None
+    exitcode: int = 0
+
+
+class Elsewhere(abc.ABC):
+    """An answer that lives in another process and brings its own way there."""
+
+    @abc.abstractmethod
+    def ask(self, request: Request) -> Ended:
+        """Have `in_child` done where the answer lives; keep the deadline, whatever the other side does."""
+
+
+Answer = Callable[..., Any] | Elsewhere
+
+
+def call(answer: Answer, *args: Any, deadline_s: float = 10.0, **kwargs: Any) -> Call:
     """Call ``answer(*args, **kwargs)`` in a child process.
 
     Args:
@@ -119,8 +146,36 @@ def call(answer: Callable[..., Any], *args: Any, deadline_s: float = 10.0, **kwa
     Returns:
         What became of the call; never raises for anything that the answer does.
     """
-    read_fd, write_fd = os.pipe()
     start = time.monotonic()
+    request = Request([(args, kwargs)], deadline_s)
+    series = _series(_ended(answer, request), request)
+    return dataclasses.replace(series.calls[0], seconds=time.monotonic() - start)
+
+
+def call_each(
+    answer: Answer, arguments: Iterable[Sequence[Any]], *, deadline_s: float = 60.0, descriptors: bool = False
+) -> Series:
+    """Call an answer many times in one child: a thousand small questions cost one fork.
+
+    Args:
+        answer: the student's function.
+        arguments: the positional arguments of each call.
+        deadline_s: wall seconds for all calls together.
+        descriptors: whether to look which descriptors stay open.
+
+    Returns:
+        What became of the calls. A call that raises does not end the series; NotImplementedError does.
+    """
+    request = Request([(tuple(args), {}) for args in arguments], deadline_s, descriptors)
+    series = _series(_ended(answer, request), request)
+    whole = series.end in (Outcome.RETURNED, Outcome.UNANSWERED)
+    return series if whole else dataclasses.replace(series, calls=())
+
+
+def in_child(answer: Callable[..., Any], request: Request) -> Ended:
+    """Make the calls of `request` in a forked child, and end it in time."""
+    end = time.monotonic() + request.deadline_s
+    read_fd, write_fd = os.pipe()
     parent = os.getpid()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
@@ -131,19 +186,19 @@ def call(answer: Callable[..., Any], *args: Any, deadline_s: float = 10.0, **kwa
         pid = os.fork()
     if pid == 0:
         os.close(read_fd)
-        _answer_and_exit(write_fd, parent, answer, args, kwargs)
+        _answer_and_exit(write_fd, parent, answer, request)
     os.close(write_fd)
     reply: bytes | None = None
     try:
-        reply = _receive(read_fd, start + deadline_s)
+        reply = _receive(read_fd, end)
     finally:
         os.close(read_fd)
-        late = reply is None
-        status = _reap(pid, kill_now=late)
-    seconds = time.monotonic() - start
-    if late:
-        return Call(Outcome.TIMED_OUT, error=f"{deadline_s:g} s", seconds=seconds)
-    return dataclasses.replace(_decode(reply or b"", status), seconds=seconds)
+        exitcode = _reap(pid, kill_now=reply is None)
+    return Ended(reply, exitcode)
+
+
+def _ended(answer: Answer, request: Request) -> Ended:
+    return answer.ask(request) if isinstance(answer, Elsewhere) else in_child(answer, request)
 
 
 def _receive(fd: int, end: float) -> bytes | None:
@@ -172,23 +227,31 @@ def _reap(pid: int, *, kill_now: bool) -> int:
         time.sleep(0.001)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Builtin containers and numbers only: nothing that a reply names is ever imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Allow what protocol 4 needs for sets and complex numbers; refuse the rest."""
-        if (module, name) in {("builtins", "set"), ("builtins", "frozenset"), ("builtins", "complex")}:
-            return {"set": set, "frozenset": frozenset, "complex": complex}[name]
-        raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
-
-
-def _decode(reply: bytes, exitcode: int) -> Call:
+def _series(ended: Ended, request: Request) -> Series:
+    """Read what a child says, which may be anything; there is always one call at least."""
+    if ended.reply is None:
+        return Series(Outcome.TIMED_OUT, [Call(Outcome.TIMED_OUT, error=f"{request.deadline_s:g} s")])
     try:
-        outcome, value, error, detail, printed = _PlainUnpickler(io.BytesIO(reply)).load()
-        return Call(Outcome[outcome], value, str(error), str(detail), str(printed)[:_PRINT_LIMIT])
+        calls, printed, left_open = decode(ended.reply)
+        printed = str(printed)[:_PRINT_LIMIT]
+        made = [
+            Call(Outcome[outcome], value, str(error)[:_WORDS_LIMIT], str(detail)[:_WORDS_LIMIT], printed)
+            for outcome, value, error, detail in calls
+        ]
+        open_now = {str(kind)[:_WORDS_LIMIT]: int(count) for kind, count in left_open.items()}
+        unanswered = any(one.outcome is Outcome.UNANSWERED for one in made)
+        if not made or (not unanswered and len(made) != len(request.arguments)):
+            raise ValueError("not a reply")
+        return Series(Outcome.UNANSWERED if unanswered else Outcome.RETURNED, made, open_now)
+    except NotPlainError as error:
+        return Series(Outcome.NOT_PLAIN, [Call(Outcome.NOT_PLAIN, error=str(error))])
     except Exception:  # an incomplete or forged reply: the child died while, or instead of, answering
-        name = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-        return Call(Outcome.DIED, error=name)
+        code = ended.exitcode
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"exit code {code}"
+        return Series(Outcome.DIED, [Call(Outcome.DIED, error=name)])
 
 
 class _Tee(io.StringIO):
@@ -200,7 +263,7 @@ class _Tee(io.StringIO):
         return len(text)
 
 
-def _answer_and_exit(fd: int, parent: int, answer: Callable[..., Any], args: Any, kwargs: Any) -> None:
+def _answer_and_exit(fd: int, parent: int, answer: Callable[..., Any], request: Request) -> None:
     """Run in the child; never returns."""
     try:
         if sys.platform == "linux":
@@ -211,18 +274,43 @@ def _answer_and_exit(fd: int, parent: int, answer: Callable[..., Any], args: Any
         faulthandler.disable()  # a crash is reported by the verdict, not by a dump in the middle of the notebook
         printed = _Tee()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(_Tee()):
-            result = _run(answer, args, kwargs)
-        reply = pickle.dumps((*result, printed.getvalue()), protocol=4)
+            results, left_open = _run_each(answer, request)
+        reply = encode((results, printed.getvalue(), left_open))
         if len(reply) > MAX_REPLY_BYTES:
             too_much = f"{len(reply) >> 20} MiB of data (at most {MAX_REPLY_BYTES >> 20} can be checked)"
-            reply = pickle.dumps(("NOT_PLAIN", None, too_much, "", ""), protocol=4)
+            reply = encode(([("NOT_PLAIN", None, too_much, "")] * len(results), "", {}))
         with os.fdopen(fd, "wb") as pipe:
             pipe.write(reply)
     finally:
         os._exit(0)
 
 
-def _run(answer: Callable[..., Any], args: Any, kwargs: Any) -> tuple[str, Any, str, str]:
+_Result = tuple[str, Any, str, str]
+
+
+def _run_each(answer: Callable[..., Any], request: Request) -> tuple[list[_Result], dict[str, int]]:
+    results: list[_Result] = []
+    before: collections.Counter[str] | None = None
+    for args, kwargs in request.arguments:
+        results.append(_run(answer, args, kwargs))
+        if results[-1][0] == "UNANSWERED":
+            return results, {}
+        if request.descriptors and before is None:
+            # The first call may open what stays for good, such as a cached module.
+            before = _descriptors()
+    return results, dict(_descriptors() - before) if before is not None else {}
+
+
+def _descriptors() -> collections.Counter[str]:
+    """How many descriptors of each kind are open here."""
+    from ..kernel.descriptors import open_descriptors  # noqa: PLC0415 - few checks ask
+
+    return collections.Counter(
+        re.sub(r"[\d\[\]:]+|\(deleted\)", "", kind).strip("/ ") for kind in open_descriptors().values()
+    )
+
+
+def _run(answer: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Result:
     try:
         value = answer(*args, **kwargs)
         if inspect.iscoroutine(value):

@@ -21,7 +21,7 @@ import random
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from .answer import Call, Outcome, call
+from .answer import Answer, Call, Outcome, call
 from .compare import difference, shorten
 from .verdict import CheckFailed, State, Verdict
 
@@ -48,7 +48,7 @@ class Trial:
     """
 
     exercise: str
-    answer: Callable[..., Any]
+    answer: Answer
     seed: int
     rng: random.Random
     deadline_s: float
@@ -172,7 +172,7 @@ class Exercise:
 
         return add
 
-    def examine(self, answer: Callable[..., Any], *, seed: int | None = None) -> Verdict:
+    def examine(self, answer: Answer, *, seed: int | None = None) -> Verdict:
         """Run the steps in order until one does not hold.
 
         Args:
@@ -193,7 +193,7 @@ class Exercise:
                 return dataclasses.replace(stop.verdict, step=sentence, passed=passed, total=total, hidden=self.hidden)
         return Verdict(State.CORRECT, self.name, passed=total, total=total, hidden=self.hidden)
 
-    def __call__(self, answer: Callable[..., Any]) -> None:
+    def __call__(self, answer: Answer) -> None:
         """Check `answer` in a notebook: show the verdict, or raise `CheckFailed`."""
         verdict = self.examine(answer)
         if not verdict.ok:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..kernel import descriptors, flawed, holder, netlink
-from .answer import Outcome, call
+from .answer import Answer, Outcome, call, call_each
 from .compare import shorten
 from .exercise import Trial
 
@@ -101,24 +98,9 @@ def judge_break(trial: Trial) -> list[bytes]:
 # ── send_fd and recv_fd ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def leaked(answer: Callable[..., Any], *arguments: Any) -> str:
-    """Call the answer three times in one child; returns which descriptors it has left open there, or nothing."""
-
-    def kinds() -> Counter[str]:
-        return Counter(
-            re.sub(r"[\d\[\]:]+|\(deleted\)", "", kind).strip("/ ") for kind in descriptors.open_descriptors().values()
-        )
-
-    def three_times() -> dict[str, int]:
-        with contextlib.suppress(Exception):
-            answer(*arguments)  # the first call may open what stays for good, such as a cached module
-        before = kinds()
-        kept = [answer(*arguments) for _ in range(3)]
-        del kept
-        return dict(kinds() - before)
-
-    done = call(three_times)
-    left = done.value if done.outcome is Outcome.RETURNED else {}
+def leaked(answer: Answer, *arguments: Any) -> str:
+    """Call the answer again and again in one child; returns which descriptors it has left open there, or nothing."""
+    left = call_each(answer, [arguments] * 4, deadline_s=10.0, descriptors=True).left_open
     return ", ".join(f"{count} × {kind}" for kind, count in sorted(left.items()))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ... import isa
 from ...isa.table import lookup
-from ..answer import call
+from ..answer import Outcome, call_each
 from ..compare import shorten
 from ..exercise import Exercise, Trial
 from .suspects import SUSPECTS, Decoded
@@ -84,23 +84,17 @@ def random_words(trial: Trial, name: str, count: int) -> list[bytes]:
 
 def ask(trial: Trial, words: Sequence[bytes], name: str) -> list[Any]:
     """Decode many words in one child; an exception on one of them is told with that word."""
-    answer = trial.answer
-
-    def each(words: list[bytes], name: str) -> list[Any]:
-        out: list[Any] = []
-        for word in words:
-            try:
-                out.append(answer(word, name))
-            except NotImplementedError:
-                raise
-            except Exception as error:
-                out.append({"raised": f"{type(error).__name__}: {error}"})
-        return out
-
-    done = call(each, list(words), name, deadline_s=60.0)
-    if done.value is None:
+    series = call_each(trial.answer, [(word, name) for word in words])
+    if series.end is not Outcome.RETURNED:
         trial.call(words[0], name, none_is_an_answer=True)  # not answered, endless, died: its own message
-    return list(done.value or [None] * len(words))
+        return [None] * len(words)
+    for word, done in zip(words, series.calls, strict=True):
+        if done.outcome is Outcome.NOT_PLAIN:
+            trial.call(word, name)
+    return [
+        {"raised": f"{done.error}: {done.detail}"} if done.outcome is Outcome.RAISED else done.value
+        for done in series.calls
+    ]
 
 
 decode_fixed = Exercise("decode_fixed")

@@ -1,0 +1,109 @@
+"""What may come back from a call: plain data in exact builtin types, of a size that can be handled.
+
+`plain` makes such data on the answer's side. The other side believes nothing: `decode` builds builtin containers and
+numbers only, and refuses what an honest reply never holds, such as another type or one list in a million places.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import io
+import pickle
+from typing import Any
+
+MAX_REPLY_BYTES = 32 << 20
+MAX_ITEMS = 2_000_000
+"""Values in one reply, each counted wherever it stands; 64 bytes of text count as one more."""
+MAX_DEPTH = 50
+
+_SCALARS = (bool, int, float, complex)
+_CONTAINERS = (list, tuple, set, frozenset)
+
+
+class NotPlainError(TypeError):
+    """A value that cannot cross: carries the offending type's name."""
+
+
+def plain(value: Any, depth: int = 0) -> Any:  # noqa: PLR0911 - one return per kind of value
+    """Copy `value` into exact builtin types.
+
+    Subclasses are reduced to what they stand for (an IntEnum member to its int, a named tuple to a tuple, a memoryview
+    to bytes), generators and iterators are listed.
+
+    Raises:
+        NotPlainError: for anything else, or nesting deeper than 50.
+    """
+    if depth > MAX_DEPTH:
+        raise NotPlainError(f"nested deeper than {MAX_DEPTH} levels")
+    if value is None or type(value) in (bool, int, float, complex, str, bytes):
+        return value
+    for base in (int, float, str):
+        if isinstance(value, base):
+            return base(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, collections.abc.Mapping):
+        return {plain(k, depth + 1): plain(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(plain(v, depth + 1) for v in value)
+    if isinstance(value, set | frozenset):
+        return {plain(v, depth + 1) for v in value}
+    if isinstance(value, list) or inspect.isgenerator(value) or isinstance(value, collections.abc.Iterator):
+        return [plain(v, depth + 1) for v in value]
+    raise NotPlainError(type(value).__name__)
+
+
+def encode(value: Any) -> bytes:
+    """Bytes of plain data."""
+    return pickle.dumps(value, protocol=4)
+
+
+def decode(data: bytes) -> Any:
+    """Plain data of bytes that anybody may have made.
+
+    Raises:
+        NotPlainError: something else than plain data, or too much of it.
+        Exception: bytes that are no reply at all; what is raised depends on them.
+    """
+    value = _PlainUnpickler(io.BytesIO(data)).load()
+    vet(value)
+    return value
+
+
+def vet(value: Any) -> None:
+    """Refuse what is not plain: a reply that was made by hand may hold anything.
+
+    Raises:
+        NotPlainError: another type, too deep, or too many values (each counted wherever it stands).
+    """
+    left = MAX_ITEMS
+    waiting = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        kind = type(item)
+        if item is None or kind in _SCALARS:
+            continue
+        if kind is str or kind is bytes:
+            left -= len(item) >> 6
+        elif kind is dict or kind in _CONTAINERS:
+            left -= len(item) * (2 if kind is dict else 1)
+            if left >= 0 and depth <= MAX_DEPTH:
+                parts = (part for pair in item.items() for part in pair) if kind is dict else item
+                waiting.extend((part, depth + 1) for part in parts)
+        else:
+            raise NotPlainError(kind.__name__)
+        if left < 0:
+            raise NotPlainError(f"more than {MAX_ITEMS:,} values")
+        if depth > MAX_DEPTH:
+            raise NotPlainError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builtin containers and numbers only: nothing that a reply names is ever imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Allow what protocol 4 needs for sets and complex numbers; refuse the rest."""
+        if (module, name) in {("builtins", "set"), ("builtins", "frozenset"), ("builtins", "complex")}:
+            return {"set": set, "frozenset": frozenset, "complex": complex}[name]
+        raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
