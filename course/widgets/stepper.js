@@ -1,5 +1,11 @@
 // Moves through a recorded run; everything it needs is in `run`, so it works without a kernel.
 
+// Changes worth a word: the program counter's is when it does not go to the next instruction.
+function told(run, step) {
+  const next = (step.address + step.code.split(" ").length).toString(16);
+  return Object.entries(step.changes).filter(([name, value]) => name !== run.counter || value !== next);
+}
+
 // Registers and memory after `position` steps: replay from the start.
 function momentOf(run, position) {
   const registers = { ...run.start };
@@ -11,7 +17,7 @@ function momentOf(run, position) {
   let changed = new Set();
   run.steps.slice(0, position).forEach((step) => {
     Object.assign(registers, step.changes);
-    changed = new Set(Object.keys(step.changes));
+    changed = new Set(told(run, step).map(([name]) => name));
     memory.forEach((region) => region.written.clear());
     for (const [address, hex] of step.writes) {
       (hex.match(/../g) ?? []).forEach((byte, i) => {
@@ -34,10 +40,10 @@ function listing(run, position, go) {
   run.steps.forEach((step, at) => {
     const now = at === position;
     const row = element("tr", now ? { "aria-current": "step" } : {});
-    row.append(element("td", {}, now ? "▶" : at < position ? "✓" : ""));
+    row.append(element("td", {}, (now ? "▶" : at < position && !step.note ? "✓" : "") + (step.note ? "✗" : "")));
     row.append(element("td", {}, "0x" + step.address.toString(16)));
     row.append(element("td", {}, step.code));
-    row.append(element("td", {}, step.text));
+    row.append(element("td", {}, step.text + (step.note ? ` — ${step.note.length > 30 ? "goes wrong" : step.note}` : "")));
     row.addEventListener("click", () => go(at));
     body.append(row);
   });
@@ -83,11 +89,35 @@ function sentence(run, position) {
   if (position === 0) return `Before the first of ${total} steps.`;
   const step = run.steps[position - 1];
   const what = [
-    ...Object.entries(step.changes).map(([name, value]) => `${name} became 0x${value}`),
+    ...told(run, step).map(([name, value]) => `${name} became 0x${value}`),
     ...step.writes.map(([address, hex]) => `memory 0x${address.toString(16)} became ${hex.match(/../g).join(" ")}`),
   ];
   const end = position === total ? ` The end: ${run.end}.` : "";
-  return `Step ${position} of ${total}, ${step.text}: ${what.join(", ") || "nothing changed"}.${end}`;
+  const note = step.note ? ` ✗ ${step.note[0].toUpperCase()}${step.note.slice(1)}.` : "";
+  return `Step ${position} of ${total}, ${step.text}: ${what.join(", ") || "nothing changed"}.${note}${end}`;
+}
+
+// What a judge said about the run: a sentence, and where the first difference is.
+function verdict(run) {
+  const made = element("div", { class: "verdict" });
+  made.append(element("p", {}, (run.difference ? "✗ " : "✓ ") + run.verdict));
+  if (!run.difference) return made;
+  const shown = table(`After step ${run.difference.step}`, ["what", "yours", run.judge]);
+  const body = element("tbody");
+  for (const [name, own, other] of run.difference.rows.slice(0, 8)) {
+    const row = element("tr");
+    row.append(element("th", { scope: "row" }, name), element("td", {}, own), element("td", {}, other));
+    body.append(row);
+  }
+  shown.append(body);
+  made.append(shown);
+  return made;
+}
+
+// Scroll a pane, and nothing else, until a row of it can be seen.
+function reveal(scrolled, row) {
+  if (!row || (row.offsetTop >= scrolled.scrollTop && row.offsetTop + row.offsetHeight <= scrolled.scrollTop + scrolled.clientHeight)) return;
+  scrolled.scrollTop = Math.max(0, row.offsetTop - scrolled.clientHeight / 2);
 }
 
 function render({ model, el }) {
@@ -112,8 +142,15 @@ function render({ model, el }) {
     ["end ▶|", "To the end", end],
   ]);
   slider.addEventListener("input", () => go(Number(slider.value)));
+  const keys = { ArrowRight: next, n: next, ArrowLeft: back, p: back, Home: start, End: end };
+  if (run.difference) {
+    keys.d = () => go(run.difference.step);
+    const button = element("button", { type: "button" }, "first difference");
+    button.addEventListener("click", keys.d);
+    bar.append(button);
+  }
   bar.append(slider);
-  onKeys(frame, { ArrowRight: next, n: next, ArrowLeft: back, p: back, Home: start, End: end });
+  onKeys(frame, keys);
 
   const draw = () => {
     const position = here();
@@ -122,17 +159,18 @@ function render({ model, el }) {
     slider.setAttribute("aria-valuetext", `step ${position} of ${total}`);
     live.textContent = sentence(run, position);
     const code = pane("Instructions", listing(run, position, go));
+    const registers = pane("Registers", registerTable(run, moment));
+    const memory = pane("Memory", ...moment.memory.map(memoryTable));
     code.classList.add("listing");
-    replacePanes(panes, [
-      code,
-      pane("Registers", registerTable(run, moment)),
-      pane("Memory", ...moment.memory.map(memoryTable)),
-    ]);
+    registers.classList.add("registers");
+    memory.classList.add("memory");
+    replacePanes(panes, moment.memory.length ? [code, registers, memory] : [code, registers]);
     const current = code.querySelector('[aria-current="step"]');
     if (current) code.scrollTop = Math.max(0, current.offsetTop - code.clientHeight / 2);
+    reveal(registers, registers.querySelector("tr.changed"));
   };
 
-  frame.append(element("strong", {}, run.title), bar, live, panes);
+  frame.append(element("strong", {}, run.title), bar, live, ...(run.verdict ? [verdict(run)] : []), panes);
   el.append(frame);
   model.on("change:position", draw);
   draw();
