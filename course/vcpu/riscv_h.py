@@ -232,14 +232,14 @@ def _qemu(host_file: Path, guest_file: Path, timeout_s: float) -> tuple[bytes, s
 
     try:
         pid = fork_child(work)
-        late = not _ended_within(pid, timeout_s)
+        late = not ended_within(pid, timeout_s)
         return os.pread(output, 1 << 24, 0), os.pread(errors, 1 << 16, 0).decode(errors="replace"), late
     finally:
         os.close(output)
         os.close(errors)
 
 
-def _ended_within(pid: int, seconds: float) -> bool:
+def ended_within(pid: int, seconds: float) -> bool:
     """Wait for a child, kill it when it is late, and reap it."""
     pidfd = os.pidfd_open(pid)
     try:

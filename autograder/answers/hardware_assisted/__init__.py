@@ -1,0 +1,1 @@
+"""Answers to lesson 8, *Hardware-assisted virtualization*."""
