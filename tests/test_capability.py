@@ -283,7 +283,7 @@ def test_a_file_called_kvm_proves_nothing(monkeypatch):
 
 def test_kvm_structures_have_the_kernels_sizes():
     """The ioctl numbers carry the sizes of the structures that the kernel expects."""
-    for request, structure in ((kvm.KVM_SET_REGS, kvm.Registers), (kvm.KVM_SET_SREGS, kvm.SpecialRegisters)):
+    for request, structure in ((kvm.KVM_SET_REGS, kvm.Regs), (kvm.KVM_SET_SREGS, kvm.Sregs)):
         assert (request >> 16) & 0x3FFF == kvm.ctypes.sizeof(structure)
 
 

@@ -28,64 +28,33 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .kvm_abi import (
+    API_VERSION,
+    EXITS,
+    KVM_CREATE_VCPU,
+    KVM_CREATE_VM,
+    KVM_GET_API_VERSION,
+    KVM_GET_REGS,
+    KVM_GET_SREGS,
+    KVM_GET_SUPPORTED_CPUID,
+    KVM_GET_VCPU_MMAP_SIZE,
+    KVM_RUN,
+    KVM_SET_CPUID2,
+    KVM_SET_REGS,
+    KVM_SET_SREGS,
+    KVM_SET_TSS_ADDR,
+    KVM_SET_USER_MEMORY_REGION,
+    MemoryRegion,
+    Regs,
+    Segment,
+    Sregs,
+    segment,
+)
 from .report import State
-
-KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_GET_VCPU_MMAP_SIZE = 0xAE00, 0xAE01, 0xAE04
-KVM_SET_USER_MEMORY_REGION, KVM_SET_TSS_ADDR, KVM_CREATE_VCPU = 0x4020AE46, 0xAE47, 0xAE41
-KVM_RUN, KVM_GET_REGS, KVM_SET_REGS = 0xAE80, 0x8090AE81, 0x4090AE82
-KVM_GET_SREGS, KVM_SET_SREGS = 0x8138AE83, 0x4138AE84
-KVM_GET_SUPPORTED_CPUID, KVM_SET_CPUID2 = 0xC008AE05, 0x4008AE90
-API_VERSION = 12
-EXITS = {2: "IO", 5: "HLT", 6: "MMIO", 8: "SHUTDOWN", 9: "FAIL_ENTRY", 17: "INTERNAL_ERROR"}
 
 RAM = 0x200000  # bytes; what lies above it is memory-mapped I/O
 CODE, TABLES, GDT, TSS = 0x1000, 0x10000, 0x20000, 0x22000
 LONG_MODE = {"cr0": 0x80050033, "cr4": 0x20, "efer": 0x500, "cr3": TABLES}
-
-
-class Registers(ctypes.Structure):
-    """`struct kvm_regs`."""
-
-    _fields_ = [
-        *((n, ctypes.c_uint64) for n in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp")),
-        *((f"r{n}", ctypes.c_uint64) for n in range(8, 16)),
-        ("rip", ctypes.c_uint64),
-        ("rflags", ctypes.c_uint64),
-    ]
-
-
-class Segment(ctypes.Structure):
-    """`struct kvm_segment`."""
-
-    _fields_ = [
-        ("base", ctypes.c_uint64),
-        ("limit", ctypes.c_uint32),
-        ("selector", ctypes.c_uint16),
-        *((n, ctypes.c_uint8) for n in ("type", "present", "dpl", "db", "s", "l", "g", "avl", "unusable", "padding")),
-    ]
-
-
-class TableRegister(ctypes.Structure):
-    """`struct kvm_dtable`."""
-
-    _fields_ = [("base", ctypes.c_uint64), ("limit", ctypes.c_uint16), ("padding", ctypes.c_uint16 * 3)]
-
-
-class SpecialRegisters(ctypes.Structure):
-    """`struct kvm_sregs`."""
-
-    _fields_ = [
-        *((n, Segment) for n in ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")),
-        ("gdt", TableRegister),
-        ("idt", TableRegister),
-        *((n, ctypes.c_uint64) for n in ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")),
-        ("interrupt_bitmap", ctypes.c_uint64 * 4),
-    ]
-
-
-def segment(selector: int, kind: int, *, ring: int = 0, long: bool = False) -> Segment:
-    """A flat segment of 4 GiB; kind 11 is code, 3 is data."""
-    return Segment(0, 0xFFFFFFFF, selector, kind, 1, ring, 0 if long else 1, 1, int(long), 1, 0, 0, 0)
 
 
 class Vm:
@@ -96,13 +65,13 @@ class Vm:
         fcntl.ioctl(self.fd, KVM_SET_TSS_ADDR, 0x7FFBD000)  # old Intel CPUs need three pages for real mode
         self.memory = mmap.mmap(-1, RAM, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        fcntl.ioctl(self.fd, KVM_SET_USER_MEMORY_REGION, struct.pack("IIQQQ", 0, 0, 0, RAM, address))
+        fcntl.ioctl(self.fd, KVM_SET_USER_MEMORY_REGION, MemoryRegion(0, 0, 0, RAM, address))
         self.cpu = fcntl.ioctl(self.fd, KVM_CREATE_VCPU, 0)
         self.shared = mmap.mmap(self.cpu, fcntl.ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0))
         cpuid = bytearray(struct.pack("II", 100, 0) + bytes(40 * 100))
         fcntl.ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid, True)
         fcntl.ioctl(self.cpu, KVM_SET_CPUID2, cpuid, True)
-        self.special = SpecialRegisters()
+        self.special = Sregs()
         fcntl.ioctl(self.cpu, KVM_GET_SREGS, self.special, True)
 
     def write(self, address: int, *quadwords: int) -> None:
@@ -114,14 +83,14 @@ class Vm:
         for name, value in control.items():
             setattr(self.special, name, value)
 
-    def run(self, code: bytes, **registers: int) -> tuple[str, Registers]:
+    def run(self, code: bytes, **registers: int) -> tuple[str, Regs]:
         """Run `code` up to its first exit; return the exit's name and the registers then."""
         self.memory[CODE : CODE + len(code)] = code
         fcntl.ioctl(self.cpu, KVM_SET_SREGS, self.special)
-        fcntl.ioctl(self.cpu, KVM_SET_REGS, Registers(rip=CODE, rsp=0x8000, rflags=2, **registers))
+        fcntl.ioctl(self.cpu, KVM_SET_REGS, Regs(rip=CODE, rsp=0x8000, rflags=2, **registers))
         fcntl.ioctl(self.cpu, KVM_RUN, 0)
         (reason,) = struct.unpack_from("I", self.shared, 8)
-        after = Registers()
+        after = Regs()
         fcntl.ioctl(self.cpu, KVM_GET_REGS, after, True)
         return EXITS.get(reason, f"exit {reason}"), after
 

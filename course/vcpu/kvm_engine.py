@@ -45,12 +45,9 @@ _STUB_CODE = bytes.fromhex("f4 eb fd 90")  # hlt / jmp to it / nop
 _USER_CODE, _USER_DATA, _KERNEL_CODE, _TASK = 0x33, 0x2B, 0x08, 0x40
 _DESCRIPTORS = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0, 0, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF, 0)
 _NO_EXECUTE, _PRESENT, _WRITE, _USER, _LARGE = 1 << 63, 1, 2, 4, 0x80
-_RUN_HLT, _RUN_INTR = 5, 10
-_KVM_SET_MSRS = 0x4008AE89
 _STAR, _LSTAR, _FMASK = 0xC0000081, 0xC0000082, 0xC0000084
 _SYSCALL_STUB = _STUBS + 256 * _STUB_BYTES
 _TICK_S = 0.02
-_SLOT = struct.Struct("<IIQQQ")
 
 
 class KvmEngine(Engine):
@@ -59,7 +56,7 @@ class KvmEngine(Engine):
     name = "kvm"
 
     def __init__(self, memory: Memory) -> None:
-        _require_kvm()
+        require_kvm()
         self._memory = memory
         try:
             self._child = Child(lambda: _Machine(memory), memory.fd)
@@ -79,7 +76,8 @@ class KvmEngine(Engine):
         self._child.close()
 
 
-def _require_kvm() -> None:
+def require_kvm() -> None:
+    """Raise CapabilityError unless the probe saw guests run under KVM here."""
     from ..capability import probe  # noqa: PLC0415
 
     seen = [o for tier in probe().tiers for o in tier.observations if o.name == "kvm"]
@@ -97,7 +95,7 @@ class _Machine:
     def __init__(self, memory: Memory) -> None:
         if sys.platform != "linux":
             raise OSError(errno.ENOSYS, "KVM is Linux's")
-        from ..capability import kvm  # noqa: PLC0415
+        from ..capability import kvm_abi as kvm  # noqa: PLC0415
 
         self._kvm: Any = kvm
         self._memory = memory
@@ -124,7 +122,7 @@ class _Machine:
         signal.siginterrupt(signal.SIGALRM, True)
 
     def _set_slot(self, number: int, address: int, size: int, host: int) -> None:
-        slot = _SLOT.pack(number, 0, address, size, host)
+        slot = self._kvm.MemoryRegion(number, 0, address, size, host)
         fcntl.ioctl(self._vm, self._kvm.KVM_SET_USER_MEMORY_REGION, slot)
 
     def _put(self, offset: int, *words: int) -> None:
@@ -153,7 +151,7 @@ class _Machine:
 
     def _special_registers(self) -> Any:
         kvm = self._kvm
-        special = kvm.SpecialRegisters()
+        special = kvm.Sregs()
         fcntl.ioctl(self._cpu, kvm.KVM_GET_SREGS, special, True)
         special.cr0, special.cr3, special.cr4 = 0x80050033, HIGHEST + _TOP, 0x620  # paging; PAE and SSE
         special.efer = 0xD01  # long mode, no-execute, syscall
@@ -170,7 +168,7 @@ class _Machine:
         """Let syscall arrive at a stub of its own; it pushes nothing."""
         registers = {_STAR: _KERNEL_CODE << 32, _LSTAR: HIGHEST + _SYSCALL_STUB, _FMASK: 0x47700}
         entries = b"".join(struct.pack("<IIQ", number, 0, value) for number, value in registers.items())
-        fcntl.ioctl(self._cpu, _KVM_SET_MSRS, struct.pack("<II", len(registers), 0) + entries)
+        fcntl.ioctl(self._cpu, self._kvm.KVM_SET_MSRS, struct.pack("<II", len(registers), 0) + entries)
 
     def remap(self, address: int, size: int, offset: int, permissions: str) -> None:
         """Change entries of the page tables."""
@@ -209,18 +207,18 @@ class _Machine:
 
     def _until_trap(self, registers: list[int], deadline: float) -> Trap:
         kvm = self._kvm
-        general = kvm.Registers(**dict(zip(NAMES, registers, strict=True)))
+        general = kvm.Regs(**dict(zip(NAMES, registers, strict=True)))
         fcntl.ioctl(self._cpu, kvm.KVM_SET_SREGS, self._ring3)
         fcntl.ioctl(self._cpu, kvm.KVM_SET_REGS, general)
         reason = self._enter(deadline)
         fcntl.ioctl(self._cpu, kvm.KVM_GET_REGS, general, True)
         registers[:] = [getattr(general, name) for name in NAMES]
         stub = registers[16] - HIGHEST - _STUBS
-        if reason == _RUN_HLT and stub // _STUB_BYTES == 256:
+        if reason == kvm.KVM_EXIT_HLT and stub // _STUB_BYTES == 256:
             return _syscall(registers)
-        if reason == _RUN_HLT and 0 <= stub < 256 * _STUB_BYTES:
+        if reason == kvm.KVM_EXIT_HLT and 0 <= stub < 256 * _STUB_BYTES:
             return self._from_stack(stub // _STUB_BYTES, registers)
-        if reason == _RUN_INTR and not 0 <= registers[16] - HIGHEST < _SIZE:
+        if reason == kvm.KVM_EXIT_INTR and not 0 <= registers[16] - HIGHEST < _SIZE:
             return Trap(TIME)
         return Trap(GONE)
 
@@ -234,7 +232,7 @@ class _Machine:
                     return int(struct.unpack_from("<I", self._run, 8)[0])
                 except InterruptedError:
                     if time.monotonic() >= deadline:
-                        return _RUN_INTR
+                        return int(self._kvm.KVM_EXIT_INTR)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -249,7 +247,7 @@ class _Machine:
             registers[16] -= 1
         address = 0
         if vector == PAGE_FAULT:
-            special = self._kvm.SpecialRegisters()
+            special = self._kvm.Sregs()
             fcntl.ioctl(self._cpu, self._kvm.KVM_GET_SREGS, special, True)
             address = special.cr2
         return Trap(vector, address)
