@@ -28,6 +28,15 @@ program = ["addi x5, x0, 2", "lui x6, 1", "loop: sw x5, 0x100(x6)", "addi x5, x5
 Interpreter(step, "\\n".join(program), compare=True)
 """
 
+PAGEWALK = """
+from course.vcpu.paging import P, U, W, Tables
+from course.widgets.pagewalk import PageWalk
+ram = bytearray(1 << 16)
+tables = Tables(ram, first=0x1000)
+tables.map(0x7f1234567abc, 0x8000, P | W | U)
+PageWalk(tables.root, 0x7f1234567abc, lambda address, size: ram[address:address + size])
+"""
+
 
 def show(page, course_folder, name, source, css=None):
     """Run one cell that shows a view; returns the view, its frame and its live region."""
@@ -85,3 +94,36 @@ def test_the_interpreter_shows_where_it_differs_and_fails(page, course_folder):
     status.get_by_text("Step 4 of 8").wait_for()
     assert page.page.locator(".jp-Cell").count() == 1
     assert page.complaints == []
+
+
+def test_the_page_walk_goes_from_read_to_read(page, course_folder):
+    """The address's bits, the entry and the sentence belong together; the outcome comes last."""
+    view, frame, status = show(page, course_folder, "pagewalk", PAGEWALK)
+    status.get_by_text("cr3 is 0x1000. The address 0x7f1234567abc chooses one entry per level.").wait_for()
+    frame.press("ArrowRight")
+    frame.press("n")
+    status.get_by_text("Level 3 (PDPT): bits 38–30 of the address are 72.").wait_for()
+    assert "bits 38–30" in view.locator(".part[aria-current=step]").inner_text()
+    assert view.locator("tr[aria-current=step] th").inner_text() == "3 PDPT"
+    page.screenshot("pagewalk")
+    frame.press("End")
+    status.get_by_text("physical address 0x8abc").wait_for()
+    view.get_by_role("button", name="One read back").click()
+    status.get_by_text("Level 1 (PT)").wait_for()
+    assert page.page.locator(".jp-Cell").count() == 1
+    assert page.complaints == []
+
+
+def test_the_nested_walk_is_a_grid_that_can_be_walked(page, course_folder):
+    """Every reference has its cell; a click selects one."""
+    source = "from course.widgets.pagewalk import PageWalk\nPageWalk.nested(0x7f0000, [0x1000 * n for n in range(24)])"
+    view, frame, status = show(page, course_folder, "grid", source, "pagewalk")
+    frame.press("p")
+    frame.press("ArrowRight")
+    status.get_by_text("Reference 1 of 24, at 0x0: level 4 of the host's tables, on the way to").wait_for()
+    view.get_by_text("10: 0x9000").click()
+    status.get_by_text("Reference 10 of 24, at 0x9000: the guest's tables, the guest's level 3 entry").wait_for()
+    assert view.locator("td[aria-current=step]").inner_text() == "▶ 10: 0x9000"
+    page.screenshot("pagewalk-nested")
+    frame.press("End")
+    status.get_by_text("24 references in all: 20 to the host's tables, 4 to the guest's.").wait_for()
