@@ -41,9 +41,9 @@ c.Autograde.sanitize_preprocessors = [
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 
-# An answer that ends the kernel fails; what ran before it keeps its marks.
+# Tests run outside the student's process. A cell that ends its kernel costs its own marks: a fresh one goes on.
 c.Autograde.autograde_preprocessors = [
-    "autograder.execute.TolerantExecute",
+    "autograder.execute.SplitExecute",
     "nbgrader.preprocessors.IgnorePattern",
     "nbconvert.preprocessors.ClearMetadataPreprocessor",
     "nbgrader.preprocessors.LimitOutput",
@@ -51,6 +51,9 @@ c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.AssignLatePenalties",
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
+
+# What the checks said of each answer stays in the graded notebook, for reports.
+c.ClearMetadataPreprocessor.preserve_nb_metadata_mask = {("language_info", "name"), ("course",)}
 
 # Feedback goes to students: no hidden tests, no scripts that a student's output may carry.
 c.GenerateFeedback.preprocessors = [

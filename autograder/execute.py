@@ -1,56 +1,186 @@
-"""Run a submission to its end, also when an answer ends the kernel.
+"""Execute a submission: the student's cells in their kernel, the tests in a judge's process.
 
-An answer can end the process that runs it: with ``os._exit``, or by taking more memory than there is. Plain nbgrader
-then drops the whole submission: no marks, no page, whatever was right before. `TolerantExecute` keeps what ran; each
-code cell that did not gets an error in its place, so that a test counts as failed and the page says why. Enabled in
-``nbgrader_config.py`` in place of nbgrader's ``Execute``, whose options it takes.
+In plain nbgrader a test is one more cell of the student's kernel, where a student's code can change what it compares
+with, read it, skip it or speak for it. Here it never gets there:
+
+    cells of student and instructor ──▶ the student's kernel (any Jupyter kernel; in a box, see `sandbox`)
+                                              ▲ calls of answers, plain data only (`channel`, `course.check.service`)
+    test cells, hidden tests included ──▶ judge (`judge`, `session`), its outputs ──▶ the notebook
+
+The kernel works in a copy of the submission's folder without notebooks: nbgrader has just written the hidden tests into
+them. `SplitExecute` takes the place of nbgrader's ``Execute`` in nbgrader_config.py; all that nbgrader does afterwards,
+such as writing marks, is nbgrader's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
 from typing import Any
 
-from nbclient.exceptions import DeadKernelError
-from nbgrader.preprocessors import Execute
+from traitlets import Enum, Integer
 
-Node = Any
-"""An nbformat node: its package ships no types."""
+from .going_on import GoingOn, Node
+from .judge import Court, Judge, JudgeError
+from .session import Result, Test
+from .split import Needs, Plan, is_test, modules, source_notebook
 
-ENDED = "KernelEnded"
-"""Name of the error in the cells that could not run."""
+VERDICTS = "course"
+"""Key of the notebook's metadata under which verdicts are kept: ``{"verdicts": {grade id: […]}, "sandbox": …}``."""
 
 
-class TolerantExecute(Execute):  # type: ignore[misc]
-    """Executes a notebook; a kernel that ends leaves errors in the cells from there on."""
+class SplitExecute(GoingOn):
+    """Executes a notebook with its tests outside the student's process."""
 
-    def preprocess(self, nb: Node, resources: Any, *arguments: Any, **options: Any) -> tuple[Node, Any]:
-        """Execute `nb` in place."""
-        self._ran = 0
-        try:
-            return super().preprocess(nb, resources, *arguments, **options)  # type: ignore[no-any-return]
-        except DeadKernelError:
-            culprit, *others = [cell for cell in nb.cells[self._ran :] if cell.cell_type == "code"]
-            names = resources["nbgrader"]
-            where = culprit.metadata.get("nbgrader", {}).get("grade_id") or culprit.get("id")
-            self.log.warning(
-                "%s, %s/%s: cell %s ended the kernel; it and the cells after it count as failed",
-                *(names[key] for key in ("student", "assignment", "notebook")),
-                where,
+    check_timeout = Integer(900, help="seconds for one test cell, all calls of answers included").tag(config=True)
+    sandbox = Enum(["auto", "none"], "none", help="whether kernels are started in boxes, where this machine can").tag(
+        config=True
+    )
+
+    source: Node | None = None
+    """The instructor's notebook, where no converter knows the course."""
+
+    def preprocess(self, nb: Node, resources: Any, *_: Any, **__: Any) -> tuple[Node, Any]:
+        """Execute `nb` in place; tests get their outputs from the judge alone."""
+        with contextlib.ExitStack() as stack:
+            self._folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True))
             )
-            _mark(culprit, "This cell ended the Python process that ran the notebook (os._exit, or too much memory?).")
-            for cell in others:
-                _mark(cell, f"This cell could not run: cell {where}, above, had ended the Python process.")
-            return nb, resources
+            self._court = self._shared_court(stack)
+            self._judge: Judge | None = None
+            self._needs = self._plan(nb, resources)
+            self._results: dict[int, Result] = {}
+            self._kernels = 0
+            stack.callback(self._end_judge)
+            nb, resources = super().preprocess(nb, resources)
+        verdicts = {}
+        for index, result in self._results.items():
+            cell = nb.cells[index]
+            cell.outputs = _nodes(result.outputs)
+            verdicts[cell.metadata["nbgrader"]["grade_id"]] = {
+                "marks": result.marks, "seconds": result.seconds, "checks": list(result.verdicts),
+            }  # fmt: skip
+        nb.metadata[VERDICTS] = {"verdicts": verdicts, "sandbox": self._level}
+        return nb, resources
 
-    def preprocess_cell(self, cell: Node, resources: Any, index: int) -> tuple[Node, Any]:
-        """Execute one cell, and count it when it is over."""
-        done: tuple[Node, Any] = super().preprocess_cell(cell, resources, index)
-        self._ran = index + 1
-        return done
+    def run(self, cell: Node, index: int) -> None:
+        """Run a student's cell in the kernel, a test before the judge."""
+        if not is_test(cell):
+            super().run(cell, index)
+            return
+        cell.outputs = []
+        self._results[index] = self._judged(cell, index)
+        self._tested = True
+
+    # ── tests ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _judged(self, cell: Node, index: int) -> Result:
+        needs = self._needs[index]
+        if needs.refused:
+            self.log.error("test %s cannot be run: %s", cell.metadata["nbgrader"]["grade_id"], needs.refused)
+            return _failed(f"The instructor has to mend this test: {needs.refused}.")
+        if self._left() <= 0:
+            return _failed(f"This test was not run: the notebook had used up its {self.notebook_timeout} s.")
+        if not self.ready():
+            return _failed(f"This test could not be run: {self._why}")
+        test = Test(
+            name=cell.metadata["nbgrader"]["grade_id"],
+            source=cell.source,
+            points=float(cell.metadata["nbgrader"]["points"]),
+            answers=str(self._answers_path),
+            preamble=needs.preamble,
+            functions=needs.functions,
+            values=needs.values,
+        )
+        timeout = max(1.0, min(self.check_timeout, self._left()))
+        try:
+            return self._present_judge().run(test, timeout)
+        except JudgeError as error:
+            self._end_judge()
+            self._warn("test %s: %s (within %g s)", test.name, error, timeout)
+            return _failed(f"This test had not ended after {timeout:g} s, or ended its process: {error}.")
+
+    def _present_judge(self) -> Judge:
+        if self._judge is None or not self._judge.alive:
+            folder = self._run_dir / "judge"
+            folder.mkdir(exist_ok=True)
+            wanted = set()
+            for index, needs in self._needs.items():
+                wanted |= modules(self.nb.cells[index].source).union(*(modules(code) for _, code in needs.preamble))
+            self._judge = self._court.judge(folder, modules=wanted)
+        return self._judge
+
+    def _end_judge(self) -> None:
+        if self._judge is not None:
+            self._judge.close()
+            self._judge = None
+
+    def _plan(self, nb: Node, resources: Any) -> dict[int, Needs]:
+        course = getattr(getattr(self.parent, "parent", None), "coursedir", None)
+        source = self.source or (source_notebook(course, resources) if course is not None else None)
+        if source is None:
+            self.log.warning("no instructor's notebook to say which names are answers; the submission's own is used")
+        return Plan(nb if source is None else source).needs(nb.cells)
+
+    def _shared_court(self, stack: contextlib.ExitStack) -> Court:
+        """The court of this grading process, kept by the converter that runs us; an own one without a converter."""
+        converter = getattr(self.parent, "parent", None)
+        if converter is None:
+            return stack.enter_context(Court())
+        court = getattr(converter, "_court", None)
+        if court is None or not court.open:
+            court = converter._court = Court()
+            weakref.finalize(converter, court.close)
+        return court
+
+    # ── the kernel ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def kernel_options(self) -> dict[str, Any]:
+        """A folder without notebooks, temporary files where they are removed, no startup files of others."""
+        self._kernels += 1
+        self._run_dir = self._folder / str(self._kernels)
+        work = self._run_dir / "work"
+        submission = self.resources.get("metadata", {}).get("path")
+        if submission:
+            shutil.copytree(submission, work, ignore=_not_for_students, symlinks=True)
+        else:
+            work.mkdir(parents=True)
+        (self._run_dir / "tmp").mkdir()
+        environment = {"TMPDIR": str(self._run_dir / "tmp"), "IPYTHONDIR": str(self._run_dir / "ipython")}
+        return {"cwd": str(work), "env": os.environ | environment}
+
+    def started(self) -> None:
+        """Let the kernel serve calls of its answers."""
+        self._answers_path = self._run_dir / "answers"
+        serve = f"__import__('course.check.service', fromlist=['serve']).serve({str(self._answers_path)!r}, globals())"
+        said = self.silently(serve, self.startup_timeout or 60)
+        if said is None or said.get("status") != "ok":
+            raise JudgeError(f"the kernel cannot serve calls of answers: {(said or {}).get('evalue', 'it ended')}")
+
+    _level = "none"
 
 
-def _mark(cell: Node, why: str) -> None:
-    from nbformat.v4 import new_output  # noqa: PLC0415 - only where a kernel ended
+def _not_for_students(folder: str, names: list[str]) -> list[str]:
+    """Notebooks (they hold hidden tests by now), links, and what is no file."""
+    return [
+        name
+        for name in names
+        if name.endswith(".ipynb")
+        or os.path.islink(path := os.path.join(folder, name))  # noqa: PTH114, PTH118
+        or not (os.path.isfile(path) or os.path.isdir(path))  # noqa: PTH112, PTH113
+    ]
 
-    error = new_output("error", ename=ENDED, evalue=why, traceback=[f"{ENDED}: {why}"])  # type: ignore[no-untyped-call]
-    cell.outputs = [*cell.outputs, error]
+
+def _failed(why: str) -> Result:
+    error = {"output_type": "error", "ename": "NotJudged", "evalue": why, "traceback": [why]}
+    return Result([error], 0.0)
+
+
+def _nodes(outputs: Any) -> list[Node]:
+    from nbformat import from_dict  # noqa: PLC0415
+
+    return [from_dict(output) for output in outputs]  # type: ignore[no-untyped-call]

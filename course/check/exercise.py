@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from .answer import Answer, Call, Outcome, call
 from .compare import difference, shorten
-from .verdict import CheckFailed, State, Verdict
+from .verdict import CheckFailed, State, Verdict, collect
 
 Step = Callable[["Trial"], None]
 
@@ -151,13 +151,17 @@ class Exercise:
         deadline_s: default time limit of one call of the answer, in seconds.
         hidden: True for the steps that only grading runs.
         seed: seed used when none is given.
+        partial: True when steps that held are worth their part of the points, though a later one did not hold.
     """
 
-    def __init__(self, name: str, *, deadline_s: float = 10.0, hidden: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self, name: str, *, deadline_s: float = 10.0, hidden: bool = False, seed: int = 0, partial: bool = False
+    ) -> None:
         self.name = name
         self.deadline_s = deadline_s
         self.hidden = hidden
         self.seed = seed
+        self.partial = partial
         self.steps: list[tuple[str, Step]] = []
 
     def __repr__(self) -> str:
@@ -190,12 +194,20 @@ class Exercise:
             try:
                 step(trial)
             except _Stop as stop:
-                return dataclasses.replace(stop.verdict, step=sentence, passed=passed, total=total, hidden=self.hidden)
+                return dataclasses.replace(
+                    stop.verdict,
+                    step=sentence,
+                    passed=passed,
+                    total=total,
+                    hidden=self.hidden,
+                    partial=self.partial,
+                )
         return Verdict(State.CORRECT, self.name, passed=total, total=total, hidden=self.hidden)
 
     def __call__(self, answer: Answer) -> None:
         """Check `answer` in a notebook: show the verdict, or raise `CheckFailed`."""
         verdict = self.examine(answer)
+        collect(verdict)
         if not verdict.ok:
             raise CheckFailed(verdict)
         if not self.hidden:

@@ -6,10 +6,13 @@ shows its message through ``_render_traceback_`` and no traceback; nbgrader sees
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import enum
 import html
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 _BOLD, _RESET = "\x1b[1m", "\x1b[0m"
@@ -43,6 +46,7 @@ class Verdict:
         passed: number of steps that held.
         total: number of steps.
         hidden: True when the steps are those of grading.
+        partial: True when steps that held count, though a later one did not.
     """
 
     state: State
@@ -54,11 +58,19 @@ class Verdict:
     passed: int = 0
     total: int = 0
     hidden: bool = False
+    partial: bool = False
 
     @property
     def ok(self) -> bool:
         """True when every step held."""
         return self.state is State.CORRECT
+
+    @property
+    def credit(self) -> float:
+        """Which part of the check is passed, 0..1: all or nothing, unless the check gives partial credit."""
+        if self.ok:
+            return 1.0
+        return self.passed / self.total if self.partial and self.total else 0.0
 
     @property
     def headline(self) -> str:
@@ -100,3 +112,23 @@ class CheckFailed(Exception):  # noqa: N818 - a verdict, not an accident
         """IPython shows these lines instead of a traceback."""
         headline, _, rest = str(self.verdict).partition("\n")
         return [f"{_BOLD}{headline}{_RESET}", *rest.splitlines()]
+
+
+_collected: contextvars.ContextVar[list[Verdict] | None] = contextvars.ContextVar("collected", default=None)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[Verdict]]:
+    """Collect the verdicts of all checks that are called in this block, failed ones included."""
+    verdicts: list[Verdict] = []
+    token = _collected.set(verdicts)
+    try:
+        yield verdicts
+    finally:
+        _collected.reset(token)
+
+
+def collect(verdict: Verdict) -> None:
+    """Add a verdict to the list of the innermost `collected`, if there is one."""
+    if (verdicts := _collected.get()) is not None:
+        verdicts.append(verdict)
