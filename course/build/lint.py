@@ -19,6 +19,7 @@ from .expand import Heading, headings, kind_of, load
 from .figures import images
 from .layout import Layout
 from .markers import Region, regions
+from .names import Names, Origins, bare_truths
 from .text import Cell, Lesson
 
 OPENING = ("You will be able to", "You need", "Time", "Runs on")
@@ -208,6 +209,27 @@ def hidden_tests(lesson: Lesson) -> Found:
                 yield cell, "begin the test with a docstring that says what must hold"
 
 
+def trusted_judges(lesson: Lesson) -> Found:
+    """What judges an answer comes from its test, never from what a student may change."""
+    code = [cell for cell in lesson.cells if cell.kind == "code"]
+    answers = [cell.source for cell in code if kind_of(cell) in ("answer", "manual")]
+    origins = Origins.of(answers, [cell.source for cell in code if not cell.grade])
+    bound: set[str] = set()
+    for cell in code:
+        if kind_of(cell) not in ("test", "locked"):
+            continue
+        try:
+            names = Names.of(cell.source)
+        except SyntaxError as error:
+            yield cell, f"a test is plain Python, since it runs outside the notebook: {error.msg}"
+            continue
+        if foreign := origins.foreign(names, bound):
+            yield cell, f"{', '.join(foreign)}: define it in the test, import it, or ask for it as an answer"
+        for assertion in bare_truths(cell.source, origins.answers):
+            yield cell, f"`{assertion}` holds for nearly anything that is returned; compare it with what is expected"
+        bound |= names.bound
+
+
 def three_hints(lesson: Lesson) -> Found:
     """A learner who is stuck gets three steps, and never the solution."""
     hints: list[str] = []
@@ -255,6 +277,7 @@ RULES: tuple[Rule, ...] = (
     typed_stubs,
     tested_answers,
     hidden_tests,
+    trusted_judges,
     three_hints,
     no_locked_prose,
     predictions,

@@ -39,6 +39,14 @@ BREAKS = [  # rule, old text, new text, part of the remedy
     ("tested-answers", ":ng: test correct_double 2", ":ng: locked correct_double", "no test cell follows"),
     ("hidden-tests", f"### BEGIN HIDDEN TESTS\n{HIDDEN}\n### END HIDDEN TESTS\n", "", "no hidden check"),
     ("hidden-tests", '"""`total` adds the numbers from 1 to its argument."""', "", "docstring"),
+    (
+        "trusted-judges",
+        "assert double(3) == 6",
+        "assert double(3) == 6 * predicted_seconds",
+        "predicted_seconds: define",
+    ),
+    ("trusted-judges", "assert double(3) == 6", "assert double(3)", "holds for nearly anything"),
+    ("trusted-judges", "assert double(3) == 6", "%time double(3)", "plain Python"),
     ("three-hints", "<details><summary>Hint 3: nearly", "<p>Hint 3: nearly", "2 hints"),
     (
         "three-hints",
