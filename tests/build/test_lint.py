@@ -46,7 +46,6 @@ BREAKS = [  # rule, old text, new text, part of the remedy
         "predicted_seconds: define",
     ),
     ("trusted-judges", "assert double(3) == 6", "assert double(3)", "holds for nearly anything"),
-    ("trusted-judges", "assert double(3) == 6", "%time double(3)", "plain Python"),
     ("three-hints", "<details><summary>Hint 3: nearly", "<p>Hint 3: nearly", "2 hints"),
     (
         "three-hints",
