@@ -22,12 +22,13 @@ from ..error import UsageError
 Block = Callable[[list[int], bytearray, dict[int, Any]], int | None]
 FILENAME = "<block>"
 _ATTRIBUTES = {"from_bytes", "to_bytes", "clear"}
-_CALLABLE = {"int", "signed", "len", "bytes"}
+_CALLABLE = {"int", "signed"}
 _STATEMENTS = (ast.Assign, ast.AugAssign, ast.Return, ast.If, ast.Expr, ast.Pass)
 _EXPRESSIONS = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Subscript, ast.Slice, ast.Constant,
                 ast.Name, ast.Call, ast.Attribute, ast.Tuple, ast.List, ast.operator, ast.unaryop, ast.boolop,
                 ast.cmpop, ast.expr_context, ast.keyword)  # fmt: skip
-_DANGEROUS = (ast.Pow, ast.MatMult)  # numbers that fill the memory of the machine that runs them
+_DANGEROUS = (ast.Pow, ast.Mult, ast.MatMult)  # numbers that fill the memory of the machine that runs them
+_MOST_CHARACTERS, _MOST_SHIFT, _MOST_BYTES = 200_000, 64, 8
 
 
 class BlockError(UsageError):
@@ -60,7 +61,7 @@ def load(source: str) -> Block:
         BlockError: naming the line that is no Python, or does what a block must not.
     """
     _examine(source)
-    names: dict[str, Any] = {"__builtins__": {}, "int": int, "signed": signed, "len": len, "bytes": bytes}
+    names: dict[str, Any] = {"__builtins__": {}, "int": int, "signed": signed}
     exec(compile(source, FILENAME, "exec"), names)  # noqa: S102 - only what _examine lets through
     block: Block = names["block"]
     return block
@@ -69,6 +70,8 @@ def load(source: str) -> Block:
 def _examine(source: str) -> None:
     if not isinstance(source, str):
         raise BlockError("", 0, f"a block is text; this is {type(source).__name__} {source!r:.60}")
+    if len(source) > _MOST_CHARACTERS:
+        raise BlockError(source, 0, f"{len(source)} characters are too many; at most {_MOST_CHARACTERS}")
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError) as error:
@@ -96,11 +99,25 @@ def _examine_node(source: str, node: ast.AST) -> None:
         raise BlockError(source, line, f"a block has no use for .{node.attr}")
     if isinstance(node, ast.Name) and node.id.startswith("_"):
         raise BlockError(source, line, f"a block has no use for {node.id}")
-    if (
-        isinstance(node, ast.Name)
-        and isinstance(node.ctx, ast.Store)
-        and node.id in {*_CALLABLE, "x", "memory", "cache"}
-    ):
+    own = {*_CALLABLE, "x", "memory", "cache"}
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in own:
         raise BlockError(source, line, f"a block must not replace {node.id}")
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in _CALLABLE:
-        raise BlockError(source, line, f"a block has no use for {node.func.id}()")
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.LShift) and not _small(node.right, _MOST_SHIFT):
+        raise BlockError(source, line, f"a shift to the left goes by a number, at most {_MOST_SHIFT}")
+    if isinstance(node, ast.Constant) and not isinstance(node.value, int) and node.value not in ("little", "big", None):
+        raise BlockError(source, line, f"a block has no use for {node.value!r:.40}")
+    if isinstance(node, ast.Call):
+        _examine_call(source, node)
+
+
+def _examine_call(source: str, node: ast.Call) -> None:
+    if isinstance(node.func, ast.Name) and node.func.id not in _CALLABLE:
+        raise BlockError(source, node.lineno, f"a block has no use for {node.func.id}()")
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "to_bytes":
+        sizes = [*node.args[:1], *(k.value for k in node.keywords if k.arg == "length")]
+        if not all(_small(size, _MOST_BYTES) for size in sizes):
+            raise BlockError(source, node.lineno, f"to_bytes makes at most {_MOST_BYTES} bytes here")
+
+
+def _small(node: ast.expr, most: int) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int) and 0 <= node.value <= most

@@ -140,7 +140,7 @@ def _seen(machine: rv32.State, done: Call) -> Seen:
     return {"shape": wrong} if wrong else changes(machine, done.value)
 
 
-def _misshapen(after: Any, before: rv32.State) -> str:
+def _misshapen(after: Any, before: rv32.State) -> str:  # noqa: PLR0911 - one per mistake
     """Say what is wrong with the form of a state; empty when nothing is."""
     if after is None:
         return "None"

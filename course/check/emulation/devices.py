@@ -31,7 +31,7 @@ def ask(trial: Trial, script: Script) -> dict[str, Any]:
     return dict(got)
 
 
-def judge_script(
+def judge_script(  # noqa: PLR0917 - calls read like rows of a table
     trial: Trial, script: Script, replies: Sequence[int], sent: bytes, misconception: str, what: str, hint: str
 ) -> None:
     """Compare replies and sent bytes; the first that differs is shown with the events before it."""

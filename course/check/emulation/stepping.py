@@ -132,7 +132,9 @@ def _judge_registers(trial: Trial, machine: rv32.State, want: Seen, got: Seen, h
             _judge_value(trial, machine, number, wanted, obtained, here)
 
 
-def _judge_value(trial: Trial, machine: rv32.State, number: int, want: int, got: int, here: str) -> None:
+def _judge_value(  # noqa: PLR0917
+    trial: Trial, machine: rv32.State, number: int, want: int, got: int, here: str
+) -> None:
     word = word_of(machine)
     opcode, funct3 = word & 0x7F, word >> 12 & 7
     shown = f"{here} Afterwards x{number} is {got:#x}, expected {want:#x}."
