@@ -1,0 +1,381 @@
+"""The two processes between the zygote and a student's kernel.
+
+::
+
+    zygote ── fork ──▶ keeper        on the host, trusted: reports, watches, ends
+                        └─ fork ──▶ init          first process of the box's namespaces; builds them, then is nobody
+                                     ├─ fork ──▶ forwarders
+                                     └─ fork ──▶ the kernel, and what the student starts
+
+Each dies with its parent, and with the init dies the whole namespace. What the keeper tells over its channel, one JSON
+message each: ``{"pid", "namespaces"}`` once the kernel is about to run, with the namespaces as descriptors beside it,
+or ``{"error"}``; and at the end ``{"exit", "cpu_s", "why"}``.
+Whoever closes the other side of the channel, or shuts it down, ends the box.
+
+The init waits for signals and does two things: SIGINT goes to the kernel, and dead children are collected. It runs as
+the student, without rights; students cannot end it, since the kernel drops signals to the first process of a namespace.
+
+Where there are no namespaces (level landlock), the init is an ordinary process; then the keeper, to whom all orphans
+are given, ends what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import inside, landlock, linux, seccomp
+from .level import Isolation, Limits
+from .root import WORK, Plan, copy_submission
+from .usage import disk_usage, usage
+
+_WATCH_MS = 100
+_DISK_EVERY = 5
+_MAX_FILES = 20_000
+_SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """One box, as the grader asks for it.
+
+    Attributes:
+        isolation: how it is shut in.
+        userns: namespaces are made in a user namespace.
+        root: an empty folder to mount the box's root on.
+        work: the submission's folder.
+        run_dir: shared with the judge.
+        connection_file: of the kernel, in `run_dir`.
+        uid: who lives in the box, when the grader is root; else 0 for "the same as the grader".
+        forwards: TCP port inside → Unix socket in `run_dir`.
+        limits: what it may use.
+    """
+
+    isolation: str
+    userns: bool
+    root: str
+    work: str
+    run_dir: str
+    connection_file: str
+    uid: int
+    forwards: Mapping[str, str]
+    limits: Limits
+
+    @classmethod
+    def decode(cls, data: bytes) -> Order:
+        """Read what `encode` wrote."""
+        fields: dict[str, Any] = json.loads(data)
+        return cls(**{**fields, "limits": Limits(**fields["limits"])})
+
+    def encode(self) -> bytes:
+        """Return it as one message."""
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+
+def keep(order: Order, channel: socket.socket, plan: Plan) -> NoReturn:
+    """Make a box, watch it, end it. Runs in a fresh fork of the zygote, and ends it."""
+    try:
+        linux.die_with_parent()
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        linux.prctl(linux.PR_SET_DUMPABLE, 0 if os.getuid() == 0 else 1)
+        if order.isolation == Isolation.NAMESPACES:
+            _enter_namespaces(order)
+        _Keeper(order, channel, plan).run()
+    except BaseException as error:
+        _send(channel, {"error": f"{type(error).__name__}: {error}"})
+        os._exit(1)
+    os._exit(0)
+
+
+REHEARSED = b"as it should be"
+
+
+def rehearse(order: Order, channel: socket.socket, plan: Plan) -> NoReturn:
+    """Go through all steps of a box but the kernel, and say on the channel how it went."""
+    try:
+        os.setsid()
+        if order.isolation == Isolation.NAMESPACES:
+            _enter_namespaces(order)
+        init = os.fork()
+        if init:
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(init, 0)[1]) & 0xFF)
+        linux.die_with_parent()
+        if order.isolation == Isolation.NAMESPACES:
+            _build_namespaces(order, plan)
+        else:
+            _build_folders(order, plan)
+        _become_nobody(order, plan)
+        said = _wrong_with_nobody().encode() or REHEARSED
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}".encode()
+    channel.send(said)
+    os._exit(0)
+
+
+def _wrong_with_nobody() -> str:
+    """Return what this process still is that it must not be; empty when nothing."""
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    if 0 in (os.getuid(), os.geteuid(), os.getgid()):
+        return "the process inside would be root"
+    if int(status["CapEff"], 16) or int(status["CapPrm"], 16):
+        return f"the process inside would have capabilities: {status['CapPrm']}"
+    if status.get("Seccomp") != "2" or status.get("NoNewPrivs") != "1":
+        return "the process inside would have no filter of system calls"
+    return ""
+
+
+def _send(channel: socket.socket, message: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        channel.send(json.dumps(message).encode())
+
+
+def _enter_namespaces(order: Order) -> None:
+    flags = linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+    if not order.userns:
+        linux.unshare(flags)
+        return
+    uid, gid = os.getuid(), os.getgid()
+    if uid != 0:
+        linux.unshare(flags | linux.CLONE_NEWUSER)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
+            Path("/proc/self", name).write_text(text)
+        return
+    # Only a process outside may map more than one user; a child waits there and does it.
+    me, (read, write) = os.getpid(), os.pipe()
+    mapper = os.fork()
+    if mapper == 0:
+        os.close(write)
+        os.read(read, 1)
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{me}", name).write_text(f"0 0 1\n{order.uid} {order.uid} 1\n")
+        os._exit(0)
+    linux.unshare(flags | linux.CLONE_NEWUSER)
+    os.close(write)
+    os.close(read)
+    if os.waitpid(mapper, 0)[1] != 0:
+        raise OSError("the users of a user namespace could not be mapped")
+
+
+class _Keeper:
+    def __init__(self, order: Order, channel: socket.socket, plan: Plan) -> None:
+        self._order, self._channel, self._plan = order, channel, plan
+        self._why = ""
+
+    def run(self) -> None:
+        said, say = os.pipe()
+        init = os.fork()
+        if init == 0:
+            os.close(said)
+            self._channel.close()
+            _become_init(self._order, self._plan, say)
+        os.close(say)
+        with os.fdopen(said, "rb") as pipe:
+            error = pipe.read()  # closed when the kernel is about to run
+        if error:
+            os.kill(init, signal.SIGKILL)
+            raise RuntimeError(error.decode(errors="replace"))
+        self._report(init)
+        self._watch(init)
+        _, status, resources = os.wait4(init, 0)
+        self._sweep()
+        seconds = resources.ru_utime + resources.ru_stime
+        _send(self._channel, {"exit": os.waitstatus_to_exitcode(status), "cpu_s": seconds, "why": self._why})
+
+    def _report(self, init: int) -> None:
+        """Tell the grader the pid, and hand it the namespaces: it could not open them itself."""
+        names = [] if self._order.isolation != Isolation.NAMESPACES else ["pid"]
+        names += ["user"] if self._order.userns else []
+        links = {"pid": "pid_for_children", "user": "user"}
+        fds = [os.open(f"/proc/self/ns/{links[name]}", os.O_RDONLY) for name in names]
+        message = json.dumps({"pid": init, "namespaces": names}).encode()
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._channel, [message], fds)
+        for fd in fds:
+            os.close(fd)
+
+    def _watch(self, init: int) -> None:
+        """Return when the init has ended, whoever ended it."""
+        ended = os.pidfd_open(init)
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.register(self._channel, select.POLLIN)
+        for beat in range(sys.maxsize):
+            ready = {fd for fd, _ in poll.poll(_WATCH_MS)}
+            if ended in ready:
+                break
+            self._why = "asked for" if ready else self._excess(init, beat)
+            if self._why:
+                os.kill(init, signal.SIGKILL)
+                break
+        os.close(ended)
+
+    def _excess(self, init: int, beat: int) -> str:
+        """Say what the box uses too much of; empty when nothing."""
+        limits = self._order.limits
+        used = usage(init).memory >> 20
+        if used > limits.memory_mib:
+            return f"memory: {used} MiB, at most {limits.memory_mib} MiB are allowed"
+        if beat % _DISK_EVERY == 0:
+            size, files = disk_usage(self._order.run_dir, limit=_MAX_FILES)
+            allowed = limits.run_mib + (0 if self._order.isolation == Isolation.NAMESPACES else limits.disk_mib)
+            if size >> 20 > allowed or files >= _MAX_FILES:
+                return f"disk: {size >> 20} MiB in {files} files, at most {allowed} MiB are allowed"
+        return ""
+
+    def _sweep(self) -> None:
+        """End what outlived the init; only without a namespace is there anything."""
+        end = time.monotonic() + 5
+        while (left := linux.descendants(os.getpid())[1:]) and time.monotonic() < end:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+
+
+def _become_init(order: Order, plan: Plan, say: int) -> NoReturn:
+    """Build the box around this process, start the kernel in it, and wait for it."""
+    try:
+        linux.die_with_parent()
+        os.umask(0o022)
+        null = os.open("/dev/null", os.O_RDWR)
+        if order.isolation == Isolation.NAMESPACES:
+            environment, work = _build_namespaces(order, plan), WORK
+        else:
+            environment, work = _build_folders(order, plan)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        _become_nobody(order, plan)
+        signals = {signal.SIGINT, signal.SIGCHLD}
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        for port, path in order.forwards.items():
+            _start_forwarder(int(port), path, say)
+        kernel = os.fork()
+        if kernel == 0:
+            _become_kernel(order.connection_file, work, environment, say)
+    except BaseException as error:
+        os.write(say, f"{type(error).__name__}: {error}".encode())
+        os._exit(1)
+    os.close(say)
+    os._exit(_wait_for(kernel, signals))
+
+
+def _build_namespaces(order: Order, plan: Plan) -> dict[str, str]:
+    linux.unshare(linux.CLONE_NEWNS)
+    limits = order.limits
+    uid = order.uid or os.getuid()
+    plan.build(order.root, order.work, order.run_dir, uid=uid, disk_mib=limits.disk_mib, kvm=limits.kvm)
+    socket.sethostname("box")
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING))
+    return plan.environment()
+
+
+def _build_folders(order: Order, plan: Plan) -> tuple[dict[str, str], str]:
+    """Give a kernel without a root of its own a home in the run directory."""
+    home, course = Path(order.run_dir, "home"), Path(plan.course)
+    for name in ("tmp", "site"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    (home / "site" / "course").symlink_to(course)
+    copy_submission(order.work, str(home / "work"))
+    if order.uid:
+        for folder, folders, files in os.walk(home):
+            for name in (".", *folders, *files):
+                os.chown(Path(folder, name), order.uid, order.uid, follow_symlinks=False)
+    environment = plan.environment()
+    places = [str(home / "site"), *(p for p in sys.path if p and Path(p) != course.parent)]
+    own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "IPYTHONDIR": str(home / ".ipython")}
+    return {**environment, **own, "PYTHONPATH": os.pathsep.join(places)}, str(home / "work")
+
+
+def _become_nobody(order: Order, plan: Plan) -> None:
+    """Give up identity, rights and system calls; from here on this process is the student's."""
+    linux.bound_capabilities()
+    if order.uid:
+        os.setgroups([])
+        os.setresgid(order.uid, order.uid, order.uid)
+        os.setresuid(order.uid, order.uid, order.uid)
+    order.limits.apply()
+    linux.drop_capabilities()
+    linux.no_new_privileges()
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    linux.die_with_parent()
+    families: tuple[int, ...] = seccomp.FAMILIES
+    if order.isolation == Isolation.LANDLOCK:
+        landlock.restrict(*_folders(order, plan))
+        families = (seccomp.UNIX, seccomp.NETLINK)
+    seccomp.install(families)
+
+
+def _folders(order: Order, plan: Plan) -> tuple[list[str], list[str]]:
+    """Return what may be read and what may be written at level landlock."""
+    inner = [str(path) for path in Path(plan.course).iterdir() if path.name not in ("lessons", "locale")]
+    system = ["/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache"]
+    system += ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf", "/proc", "/sys/devices/system/cpu"]
+    readable = [path for path in plan.readable if path != plan.course]
+    devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts")]
+    return [*readable, *inner, *system, plan.cache], [order.run_dir, *devices]
+
+
+def _start_forwarder(port: int, path: str, say: int) -> None:
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            os.close(read)
+            os.close(say)
+            signal.pthread_sigmask(signal.SIG_SETMASK, set())
+            inside.forward(port, path, write)
+        finally:
+            os._exit(1)
+    os.close(write)
+    opened = os.read(read, 1)
+    os.close(read)
+    if not opened:
+        raise OSError(f"port {port} could not be opened inside the box")
+
+
+def _become_kernel(connection_file: str, work: str, environment: Mapping[str, str], say: int) -> NoReturn:
+    status = 1
+    try:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        linux.prctl(linux.PR_SET_DUMPABLE, 1)
+        os.close(say)
+        inside.start_kernel(connection_file, work, environment)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0
+    finally:
+        os._exit(status)
+
+
+def _wait_for(kernel: int, signals: set[signal.Signals]) -> int:
+    """Pass on interrupts and collect the dead until the kernel is among them; return its exit status."""
+    while True:
+        if signal.sigwait(signals) == signal.SIGINT:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(kernel, signal.SIGINT)
+            continue
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                dead, how = os.waitpid(-1, os.WNOHANG)
+                if dead == kernel:
+                    status = os.waitstatus_to_exitcode(how)
+                    return status if status >= 0 else 128 - status
+                if not dead:
+                    break

@@ -1,0 +1,136 @@
+"""Which level this machine allows: tried, not guessed.
+
+A child process (``python -m autograder.sandbox.probing``) forks once per way of making a box, goes through all its
+steps but the kernel, and looks at what it has become. The first way that works is the level; what was refused before
+it, and what it leaves open, are the reasons.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .level import Isolation, Level, Limits
+
+_TIMEOUT_S = 60
+_TRIAL_S = 30
+
+
+def probe() -> Level:
+    """Return how well students' kernels can be shut in here. Never raises; asks once per process."""
+    return _probe(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _probe(_process: int) -> Level:
+    if not sys.platform.startswith("linux"):
+        return Level(Isolation.NONE, (f"{sys.platform} is not Linux",))
+    checkout = str(Path(__file__).resolve().parents[2])
+    places = os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__],
+            env={**os.environ, "PYTHONPATH": places, "PYTHONWARNINGS": "ignore"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+        )
+        found = json.loads(done.stdout)
+        return Level(Isolation(found["level"]), tuple(found["reasons"]), found["userns"])
+    except subprocess.CalledProcessError as error:
+        why = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        why = f"{type(error).__name__}: {error}"
+    return Level(Isolation.NONE, (f"the probe failed: {why}",))
+
+
+def measure() -> Level:
+    """Try all ways in this process's forks, the best first."""
+    refused: list[str] = []
+    for level in candidates():
+        why = attempt(level)
+        if not why:
+            return dataclasses.replace(level, reasons=(*refused, *level.reasons))
+        refused.append(f"{_name(level)} refused: {why}")
+    return Level(Isolation.NONE, tuple(refused))
+
+
+def candidates() -> list[Level]:
+    """Return the ways to try, in order of preference."""
+    from . import landlock  # noqa: PLC0415 - Linux only
+
+    root = os.getuid() == 0
+    ways = [Level(Isolation.NAMESPACES)] if root else []
+    ways.append(Level(Isolation.NAMESPACES, userns=True))
+    ways.append(Level(Isolation.BUBBLEWRAP))
+    ways.append(Level(Isolation.LANDLOCK, _left_open(landlock.abi(), root)))
+    return ways
+
+
+def _name(level: Level) -> str:
+    return f"{level.level}{' (in a user namespace)' if level.userns else ''}"
+
+
+def _left_open(abi: int, root: bool) -> tuple[str, ...]:
+    """Say what Landlock does not shut."""
+    gaps = ["processes and Unix sockets of the host can be seen", "the loopback network does not work inside"]
+    if abi < 6 and not root:
+        gaps.append(f"Landlock's ABI {abi} lets a student's process send signals to the grader")
+    return tuple(f"landlock: {gap}" for gap in gaps)
+
+
+def attempt(level: Level) -> str:
+    """Try one way; return why it does not work, or an empty string."""
+    if level.level is Isolation.BUBBLEWRAP:
+        from . import bubblewrap  # noqa: PLC0415 - rarely needed
+
+        return bubblewrap.refusal()
+    folder = tempfile.mkdtemp(prefix="box-")
+    try:
+        for name in ("root", "work", "run"):
+            Path(folder, name).mkdir()
+        return _attempt(level, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _attempt(level: Level, folder: str) -> str:
+    from . import keeper, linux  # noqa: PLC0415 - Linux only
+    from .root import Plan  # noqa: PLC0415
+
+    uid = 61_199 if os.getuid() == 0 else 0
+    if uid:
+        os.chown(f"{folder}/run", uid, uid)
+        Path(folder).chmod(0o755)
+    places = (f"{folder}/root", f"{folder}/work", f"{folder}/run", f"{folder}/run/none")
+    order = keeper.Order(level.level, level.userns, *places, uid=uid, forwards={}, limits=Limits())
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                linux.die_with_parent()
+                keeper.rehearse(order, theirs, Plan.here())
+        ready = select.select([ours], [], [], _TRIAL_S)[0]
+        said = ours.recv(1 << 16) if ready else f"nothing happened for {_TRIAL_S} s".encode()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return "" if said == keeper.REHEARSED else said.decode(errors="replace") or "it died without a word"
+
+
+if __name__ == "__main__":
+    found = measure()
+    sys.stdout.write(json.dumps({"level": found.level, "reasons": found.reasons, "userns": found.userns}))
