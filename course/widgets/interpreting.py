@@ -242,9 +242,10 @@ def _raised(error: BaseException, step: Step) -> str:
 
 
 def _changes(before: Snapshot, after: Snapshot) -> dict[str, int]:
-    """Registers that differ; pc always."""
+    """Registers that differ; pc always, unless the machine has halted there."""
     old, new = before.named(), after.named()
-    return {name: value for name, value in new.items() if name == "pc" or value != old[name]}
+    always = () if after.halted else ("pc",)
+    return {name: value for name, value in new.items() if name in always or value != old[name]}
 
 
 def writes(before: bytes, after: bytes) -> tuple[tuple[int, bytes], ...]:

@@ -1,6 +1,6 @@
 // Moves through recorded exits; everything it needs is in `run`, so it works without a kernel.
 
-const FIRST_SHOWN = 24; // exits side by side before anyone zooms
+const FIRST_SHOWN = 16; // exits side by side before anyone zooms
 
 function duration(seconds) {
   const [unit, size] = [["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9]].find(([, size]) => seconds >= size) ?? ["ns", 1e-9];
@@ -128,6 +128,7 @@ function render({ model, el }) {
     live.textContent = sentence(run, position, run.lanes);
     const [from, to] = windowOf(events, position, scale, zoom);
     chart.replaceChildren();
+    chart.classList.toggle("even", scale === "room"); // then each box has as much free room on its right
     run.lanes.forEach((name, lane) => {
       const row = element("div", { class: "lane" });
       for (const event of events) {

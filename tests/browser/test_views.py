@@ -15,8 +15,8 @@ pytestmark = pytest.mark.browser
 
 TIMELINE = """
 from course.widgets.timeline import Timeline
-exits = [{"reason": "Io", "rip": 0x100006 + n, "detail": f"out 0xe9, {n}", "guest_s": 2e-6 * (n + 1), "vmm_s": 3e-5}
-         for n in range(40)]
+exits = [{"reason": "Privileged" if n == 5 else "Io", "rip": 0x100006 + n, "detail": f"out 0xe9, {n}",
+          "guest_s": 2e-6 * (n + 1), "vmm_s": 3e-5} for n in range(40)]
 Timeline.of_exits(exits + [{"reason": "Hlt", "guest_s": 1e-3, "vmm_s": 0.0}], title="A guest that talks")
 """
 INTERPRETER = """
@@ -83,9 +83,9 @@ def test_the_timeline_goes_from_exit_to_exit(lab):
     frame.press("n")
     status.get_by_text("Exit 3 of 41: Io").wait_for()
     assert view.locator(".event.selected").count() == 2
-    assert view.locator(".lanes").get_attribute("aria-label") == "Lanes guest, VMM, from exit 1 to exit 24"
+    assert view.locator(".lanes").get_attribute("aria-label") == "Lanes guest, VMM, from exit 1 to exit 16"
     frame.press("+")
-    assert view.locator(".lanes").get_attribute("aria-label") == "Lanes guest, VMM, from exit 1 to exit 12"
+    assert view.locator(".lanes").get_attribute("aria-label") == "Lanes guest, VMM, from exit 1 to exit 8"
     lab.screenshot("timeline")
     frame.press("End")
     status.get_by_text("Exit 41 of 41: Hlt. The guest ran 1 ms, then waited 0 ns.").wait_for()
