@@ -80,7 +80,33 @@ def ensure(spec: Spec, boot: Files) -> Template:
         _boot(spec, boot, directory)
 
     entry = cache.entry("templates", key, build, needs_mib=spec.ram_mib + 16)
-    return Template(entry, entry.path / "ram", entry.path / "state")
+    return Template(entry, _openable(entry), entry.path / "state")
+
+
+def _openable(entry: cache.Entry) -> Path:
+    """Return the RAM of a template as a file that QEMU can open.
+
+    It maps the file copy-on-write, and yet older ones insist on opening it for writing. In a cache that belongs to
+    somebody else, such as a teacher's or a grader's, that is refused: then clones share a copy in a cache of our own.
+    """
+    ram = entry.path / "ram"
+    try:
+        os.close(os.open(ram, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        copy = cache.entry("copies", entry.key, lambda directory: _copy(ram, directory / "ram"))
+        return copy.path / "ram"
+    return ram
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, leaving holes where it is zero: most of a small guest's RAM."""
+    with source.open("rb") as full, target.open("wb") as sparse:
+        while chunk := full.read(1 << 18):
+            if chunk.count(0) == len(chunk):
+                sparse.seek(len(chunk), os.SEEK_CUR)
+            else:
+                sparse.write(chunk)
+        sparse.truncate(full.tell())
 
 
 def _boot(spec: Spec, boot: Files, directory: Path) -> None:
