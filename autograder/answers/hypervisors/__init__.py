@@ -1,0 +1,1 @@
+"""Answers to lesson 6, *Hypervisors*."""
