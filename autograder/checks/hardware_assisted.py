@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from course.check import Exercise, Trial
 from course.check.hardware_assisted.exits import judge_count, judge_prediction, program, recorded
+from course.check.hardware_assisted.kvm import alphabet, judge_run, memory_mapped, reader, triple_fault, words_of_two
 from course.check.hardware_assisted.processor import case, judge_machine
 from course.check.hardware_assisted.ring import Attack, Batch, judge_attack, judge_batch, kick
 from course.check.hardware_assisted.stages import Ask, judge_translation, world
@@ -16,6 +17,7 @@ from course.vcpu.virtqueue import MEMORY_BYTES, NEXT, Driver
 
 hw_virt = Exercise("hw_virt", deadline_s=4.0, hidden=True)
 predict_exits = Exercise("predict_exits", deadline_s=4.0, hidden=True)
+run_guest = Exercise("run_guest", deadline_s=30.0, hidden=True)
 count_accesses = Exercise("count_accesses", hidden=True)
 ring = Exercise("ring", deadline_s=4.0, hidden=True)
 ept = Exercise("ept", deadline_s=4.0, hidden=True)
@@ -70,6 +72,36 @@ def _host_registers(trial: Trial) -> None:
 def _random_guests(trial: Trial) -> None:
     for _ in range(4):
         judge_prediction(trial, [*program(trial.rng, 7), ("store", 0x200000), ("read", "sstatus"), ("ecall", 0)])
+
+
+# ── run_guest ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@run_guest.step("other ports, and other numbers of bytes, work as well")
+def _other_port(trial: Trial) -> None:
+    judge_run(
+        trial, alphabet(trial.rng.randrange(0x100, 0xFFF0), trial.rng.randrange(97, 105), trial.rng.randrange(5, 15))
+    )
+
+
+@run_guest.step("any bytes can be read by the guest")
+def _any_bytes(trial: Trial) -> None:
+    judge_run(trial, reader(bytes(trial.rng.sample(range(1, 255), 5))))
+
+
+@run_guest.step("an access of 16 bits is one exit with two bytes")
+def _sixteen_bits(trial: Trial) -> None:
+    judge_run(trial, words_of_two(trial.rng.randrange(0x101, 0xFFFF)))
+
+
+@run_guest.step("places without memory are devices")
+def _memory_mapped(trial: Trial) -> None:
+    judge_run(trial, memory_mapped(bytes([trial.rng.randrange(1, 90)])))
+
+
+@run_guest.step("a guest that crashes ends, too")
+def _triple_fault(trial: Trial) -> None:
+    judge_run(trial, triple_fault())
 
 
 # ── count_accesses ────────────────────────────────────────────────────────────────────────────────────────────────────

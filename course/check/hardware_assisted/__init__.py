@@ -9,11 +9,12 @@ from ...vcpu.two_stages import READ
 from ...vcpu.virtqueue import Driver
 from ..exercise import Exercise, Trial
 from .exits import judge_count, judge_prediction, recorded
+from .kvm import alphabet, judge_run, reader
 from .processor import case, judge_machine
 from .ring import Batch, judge_batch, judge_guest
 from .stages import Ask, judge_translation, world
 
-__all__ = ["count_accesses", "ept", "hw_virt", "predict_exits", "ring"]
+__all__ = ["count_accesses", "ept", "hw_virt", "predict_exits", "ring", "run_guest"]
 
 # ── hw_virt ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -55,6 +56,21 @@ def _stores(trial: Trial) -> None:
     times = trial.rng.randrange(3, 9)
     inner = [("store", 0x1FFFFF), ("store", 0x200000), ("ecall", 1)]
     judge_prediction(trial, [("repeat", times, inner), ("load", 0x20000), ("ecall", 0)])
+
+
+# ── run_guest ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+run_guest = Exercise("run_guest", deadline_s=30.0)
+
+
+@run_guest.step("the guest that sends the alphabet is built, entered and left 27 times")
+def _alphabet(trial: Trial) -> None:
+    judge_run(trial, alphabet())
+
+
+@run_guest.step("what the guest asks for with in, it gets")
+def _reader(trial: Trial) -> None:
+    judge_run(trial, reader(b"echo"))
 
 
 # ── count_accesses ───────────────────────────────────────────────────────────────────────────────────────────────────
