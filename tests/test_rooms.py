@@ -17,7 +17,7 @@ ALLOWED = {  # room -> the other rooms it may use; a room that is not named here
     "formats": COMMON,
     "vcpu": {*COMMON, "isa"},
     "kernel": {*COMMON, "isa"},
-    "guest": {*COMMON, "machine"},
+    "guest": {*COMMON, "isa", "machine"},
     "container": {*COMMON, "kernel", "machine", "guest"},
     "cluster": {*COMMON, "machine", "container", "network", "guest"},
 }

@@ -14,7 +14,8 @@
 
 from __future__ import annotations
 
-from . import baremetal, bootsector, cache, iso, powerpc, template
+from ..error import GuestError
+from . import baremetal, bootsector, cache, iso, nested, powerpc, template
 from .cache import Progress, cache_dir
 from .commandline import Spec
 from .linux import LinuxGuest, counter, linux
@@ -30,12 +31,13 @@ __all__ = [
     "counter",
     "iso",
     "linux",
+    "nested",
     "powerpc",
 ]
 
 
 def build(progress: Progress | None = None) -> None:
-    """Build whatever is not there yet: kernel, userland, template, live ISO, bare-metal programs, Linux for PowerPC.
+    """Build whatever is not there yet: kernel, userland, templates, live ISO, bare-metal programs, Linux for PowerPC.
 
     Args:
         progress: called with a short sentence at each step that takes time.
@@ -47,6 +49,10 @@ def build(progress: Progress | None = None) -> None:
         boot = template.files()
         for vga in (False, True):
             template.ensure(Spec(vga=vga), boot)
+        try:
+            nested.ensure()
+        except GuestError as why:  # a kernel without kvm-amd: the other guests do without
+            cache.tell(f"there will be no KVM in guests: {why}")
         iso.live()
         bootsector.disk()
         bootsector.cd()

@@ -73,6 +73,22 @@ def ensure() -> Kernel:
     return Kernel(release, found.path / "vmlinuz", found.path / "modules", found.key)
 
 
+def further(*names: str) -> list[modules.Module]:
+    """Return modules beyond those of every guest, and all they need, from the same packages.
+
+    Raises:
+        GuestError: the kernel has no such module.
+    """
+    builtin, raw = b"", {}
+    for path, _ in _packages():
+        for name, content in Deb(path).files(lambda name: _is_wanted(name) and not name.startswith("boot/")):
+            if name.endswith("/modules.builtin"):
+                builtin = content
+            else:
+                raw[modules.module_name(name)] = (name, content)
+    return modules.closure(names, raw, [modules.module_name(line) for line in builtin.decode().split()])
+
+
 def unpack(packages: list[Path], directory: Path) -> None:
     """Write vmlinuz, release and modules/ of a kernel's packages to `directory`.
 

@@ -72,7 +72,7 @@ class LinuxGuest(Machine):
         if self._process is not None:
             super().launch()  # which refuses
         with cache.watched(self._progress):
-            boot = template.files()
+            boot = self.boot_files()
             stopped = None if self.cold else template.ensure(self.spec, boot)
         try:
             self.devices = self.devices or self._make_devices()
@@ -85,6 +85,10 @@ class LinuxGuest(Machine):
         except BaseException:
             self.kill()
             raise
+
+    def boot_files(self) -> template.Files:
+        """Return what it boots from, building it on first use."""
+        return template.files()
 
     def await_shell(self, timeout_s: float = 60) -> None:
         """Wait until a guest that boots (after a cold start or a reset) has its shell at the prompt.
