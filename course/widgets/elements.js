@@ -11,7 +11,7 @@ function table(caption, heads) {
   const made = element("table");
   made.append(element("caption", {}, caption));
   const row = element("tr");
-  heads.forEach((head) => row.append(element("th", { scope: "col" }, head)));
+  heads.forEach((head) => row.append(head ? element("th", { scope: "col" }, head) : element("td")));
   const top = element("thead");
   top.append(row);
   made.append(top);
@@ -20,7 +20,7 @@ function table(caption, heads) {
 
 // A part of the view that scrolls by itself, so it can be reached by Tab.
 function pane(label, ...children) {
-  const made = element("div", { class: "pane", tabindex: "0", role: "region", "aria-label": label });
+  const made = element("div", { class: "pane", tabindex: "0", role: "group", "aria-label": label });
   made.append(...children);
   return made;
 }

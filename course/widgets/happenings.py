@@ -18,7 +18,9 @@ from typing import Any
 from ..error import UsageError
 
 _KEYS = ("lane", "start", "end", "label", "detail")
-_COMMON_FIELDS = ("rip", "code", "text")
+_SAID = ("rip", "code", "text", "mnemonic", "operands", "direction")
+"""Fields of an exit that its place and its disassembly tell."""
+_USUAL = (("size", 1), ("count", 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +137,16 @@ def as_dict(exit_: Any, *, guest_s: float | None = None, vmm_s: float | None = N
     words = [getattr(exit_, "text", "")]
     for field in dataclasses.fields(exit_):
         value = getattr(exit_, field.name)
-        if field.name not in _COMMON_FIELDS and value not in (None, "", b"", False):
+        if field.name not in _SAID and not _nothing(value) and (field.name, value) not in _USUAL:
             words.append(f"{field.name} {_value(field.name, value)}")
     detail = ", ".join(word for word in words if word)
     rip = getattr(exit_, "rip", None)
     return {"reason": exit_.reason, "rip": rip, "detail": detail, "guest_s": guest_s, "vmm_s": vmm_s}
+
+
+def _nothing(value: Any) -> bool:
+    """Whether a field says nothing; an address of 0 says something."""
+    return value is None or value is False or value in ("", b"")
 
 
 def _value(name: str, value: Any) -> str:

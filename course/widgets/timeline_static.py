@@ -21,10 +21,10 @@ _LETTER = 6.6
 
 def duration(seconds: float) -> str:
     """Three digits and a unit, such as ``12.3 µs``."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
+    sizes = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
+    unit, size = next((pair for pair in sizes if seconds >= pair[1]), sizes[-1])
+    value = seconds / size
+    return f"{value:.3g} {unit}" if value < 999 else f"{value:.0f} {unit}"
 
 
 def counts(found: Sequence[Passage]) -> str:

@@ -8,8 +8,9 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from course.error import UsageError
-from course.vcpu import Budget, BudgetSpentError, Hlt, Vcpu
+from course.vcpu import Budget, BudgetSpentError, Hlt, Io, PageFault, Privileged, Vcpu
 from course.widgets.timeline import Timeline
+from course.widgets.timeline_static import duration
 
 # Two bytes to a port, then hlt.
 HELLO = bytes.fromhex("66bae900 b048 ee b069 ee f4")
@@ -114,9 +115,30 @@ def test_recording_sees_each_run_of_a_cpu():
     assert timeline.histogram == {"Io": 2, "Hlt": 1}
     assert all(one.guest_time > 0 and one.outside_time >= 0 for one in timeline.exits)
     first = timeline.exits[0].outside[0].detail
-    assert first.startswith("at 0x100006, out dx, al")
-    assert "port 0xe9" in first
-    assert "data 48" in first
+    assert first == "at 0x100006, out dx, al, port 0xe9, data 48"
+
+
+@pytest.mark.parametrize(
+    ("exit_", "words"),
+    [
+        (Io(0, port=0x70, size=2, direction="in", count=3), "at 0x0, port 0x70, size 2, count 3"),
+        (PageFault(4, address=0, access="write"), "at 0x4, address 0x0, access write"),
+        (Io(4, data=bytes(20)), "at 0x4, port 0x0, data " + "00 " * 16 + "…"),
+        (Privileged(4, text="mov rax, cr3", mnemonic="mov", operands="rax, cr3"), "at 0x4, mov rax, cr3"),
+    ],
+)
+def test_an_exit_is_told_in_words(exit_, words):
+    """What its place and its disassembly do not say yet; an address of 0 is said."""
+    assert Timeline.of_exits([exit_]).exits[0].outside[0].detail == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 ns"), (1.234e-8, "12.3 ns"), (2e-6, "2 µs"), (0.9999, "1000 ms"), (12.5, "12.5 s"), (4321, "4321 s")],
+)
+def test_durations_are_written_in_the_form_that_notebook_comparison_knows(seconds, text):
+    """A number, a space, a unit; no exponent."""
+    assert duration(seconds) == text
 
 
 def test_recording_keeps_what_came_before_an_exception():
