@@ -123,7 +123,7 @@ class LinuxGuest(Machine):
         """
         if not self.running:
             raise UsageError(f"{self!r} does not run: launch it before asking where it may go")
-        target = LinuxGuest(
+        target = type(self)(
             name or self.name, self.spec, cold=True, incoming=True, qmp_sockets=self._qmp_sockets, sandbox=self.sandbox
         )
         target.devices = list(self.devices)

@@ -105,7 +105,7 @@ class Processor:
             self._save()
             raise OSError(errno.EINTR, "immediate_exit")
         while not self._left:
-            if time.monotonic() >= deadline:
+            if time.thread_time() >= deadline:
                 self._save()
                 raise TimeIsUp
             self._resume(deadline)
@@ -117,7 +117,7 @@ class Processor:
         """Let the guest run; what made it stop is left in the attributes."""
         self._fault, self._access, self._port = -1, None, None
         error = None
-        patience = max(1, int((deadline - time.monotonic()) * 1e6)) if count == _MANY else 0  # microseconds; 0: none
+        patience = max(1, int((deadline - time.thread_time()) * 1e6)) if count == _MANY else 0  # microseconds; 0: none
         try:
             self._uc.emu_start(self._rip(), 0, timeout=patience, count=count)
         except self._unicorn.UcError as problem:

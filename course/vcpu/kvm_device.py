@@ -2,6 +2,7 @@
 
 One packet per call, each way; a file descriptor that KVM returns travels with the answer (SCM_RIGHTS), so the caller
 maps a vCPU's memory itself. A virtual machine belongs to the process that made it, which is why calls come here.
+Time is CPU time of the thread that serves: a busy host spends nobody's budget.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from ..capability.kvm_abi import KVM_CREATE_VCPU, KVM_CREATE_VM, KVM_GET_STATS_F
 
 ORDER = struct.Struct("<iI?qd")
 """File descriptor (the child's), request, whether bytes follow, number, seconds allowed."""
-ANSWER = struct.Struct("<q")
-"""The result, or minus errno; bytes follow."""
+ANSWER = struct.Struct("<qd")
+"""The result, or minus errno, and how many seconds of CPU it took; bytes follow."""
 LARGEST = 1 << 16
 TIME_IS_UP, BROKEN = -4095, -4094
 """Instead of a result; the latter is a defect of the device, and its text follows."""
@@ -47,7 +48,7 @@ class Device(Protocol):
 
         Raises:
             OSError: with KVM's errno.
-            TimeIsUp: the guest runs at the deadline (of `time.monotonic`) and has not left.
+            TimeIsUp: the guest runs at the deadline (of `time.thread_time`) and has not left.
         """
 
 
@@ -92,7 +93,7 @@ class HostDevice:
                 except InterruptedError:
                     if self._shared[fd][Run.immediate_exit.offset]:
                         raise  # not a tick: the caller wanted it
-                    if time.monotonic() >= deadline:
+                    if time.thread_time() >= deadline:
                         raise TimeIsUp from None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -104,9 +105,9 @@ def serve(connection: socket.socket, make: Callable[[], Device]) -> NoReturn:
     try:
         device = make()
     except Exception as error:  # whatever it is, the caller shall say it
-        connection.send(ANSWER.pack(-1) + f"{type(error).__name__}: {error}".encode()[:1000])
+        connection.send(ANSWER.pack(-1, 0.0) + f"{type(error).__name__}: {error}".encode()[:1000])
         os._exit(1)
-    socket.send_fds(connection, [ANSWER.pack(device.fd)], [device.fd])
+    socket.send_fds(connection, [ANSWER.pack(device.fd, 0.0)], [device.fd])
     while packet := connection.recv(LARGEST):
         _answer(connection, device, packet)
     os._exit(0)
@@ -115,15 +116,16 @@ def serve(connection: socket.socket, make: Callable[[], Device]) -> NoReturn:
 def _answer(connection: socket.socket, device: Device, packet: bytes) -> None:
     fd, request, carries, number, seconds = ORDER.unpack_from(packet)
     data = bytearray(packet[ORDER.size :])
+    started = time.thread_time()
     try:
-        result = device.ioctl(fd, request, data if carries else number, time.monotonic() + seconds)
+        result = device.ioctl(fd, request, data if carries else number, started + seconds)
     except TimeIsUp:
         result = TIME_IS_UP
     except OSError as error:
         result = -(error.errno or errno.EIO)
     except Exception as error:  # a defect of ours: say so instead of dying silently
         result, data = BROKEN, bytearray(f"{type(error).__name__}: {error}".encode()[:1000])
-    answer = ANSWER.pack(result) + data
+    answer = ANSWER.pack(result, time.thread_time() - started) + data
     if result >= 0 and request in CREATES:
         socket.send_fds(connection, [answer], [result])
     else:

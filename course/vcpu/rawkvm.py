@@ -30,7 +30,6 @@ import errno
 import mmap
 import os
 import socket
-import time
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -73,7 +72,6 @@ from .availability import Availability
 from .error import BudgetSpentError, VcpuError
 from .kvm_device import ANSWER, BROKEN, CREATES, LARGEST, ORDER, TIME_IS_UP, Device, HostDevice, serve
 from .process import START_S, end, fork_child, keep_only
-from .trap import GRACE_S
 
 __all__ = [
     "ARENA", "DEVICES", "EXITS", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_USER_MEMORY", "KVM_CHECK_EXTENSION",
@@ -88,6 +86,7 @@ DEVICES = ("kvm", "fake")
 ARENA = 64 << 20
 """Bytes of guest memory that one `Kvm` can give, in all; none is used before it is written."""
 _PAGE = 4096
+_BUSY = 20  # how much longer than its CPU time a call may take before the child is given up
 
 
 def devices() -> list[Availability]:
@@ -116,7 +115,7 @@ def open(device: str = "best", *, seconds: float = 10.0, runs: int = 100_000) ->
 
     Args:
         device: ``"kvm"``, ``"fake"``, or ``"best"``: the host's where it runs guests, else the emulated one.
-        seconds: of running guests, in all, before `BudgetSpentError`.
+        seconds: of CPU time for running guests, in all, before `BudgetSpentError`.
         runs: how many `KVM_RUN`, in all, before `BudgetSpentError`.
 
     Raises:
@@ -151,6 +150,7 @@ class Kvm:
         self.device = device
         self._seconds, self._runs = seconds, runs
         self._left_s, self._left_runs = seconds, runs
+        self._used_s = 0.0  # by the last call
         self._arena = mmap.mmap(-1, ARENA)  # shared with the child, at the same address
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._arena))
         self._next = 0
@@ -294,10 +294,9 @@ class Kvm:
     def _ask(self, number: int, request: int, argument: Any, payload: bytes | None) -> tuple[int, bytes, int | None]:
         plain = argument if payload is None else 0
         order = ORDER.pack(number, request, payload is not None, plain, self._left_s)
-        started = time.monotonic()
         try:
             self._socket.send(order + (payload or b""))
-            answer = self._receive((self._left_s if request == KVM_RUN else START_S) + GRACE_S)
+            answer = self._receive(START_S + (_BUSY * self._left_s if request == KVM_RUN else 0))
         except OSError:
             self.close()
             raise VcpuError("the device's process did not answer in time, or ended, and was removed") from None
@@ -305,7 +304,7 @@ class Kvm:
             self.close()
             raise
         if request == KVM_RUN:
-            self._left_s -= time.monotonic() - started
+            self._left_s -= self._used_s
         return answer
 
     def _receive(self, seconds: float) -> tuple[int, bytes, int | None]:
@@ -313,7 +312,8 @@ class Kvm:
         packet, fds, _, _ = socket.recv_fds(self._socket, LARGEST, 1)
         if len(packet) < ANSWER.size:
             raise ConnectionResetError
-        (result,) = ANSWER.unpack_from(packet)
+        result, used_s = ANSWER.unpack_from(packet)
+        self._used_s = used_s
         return result, packet[ANSWER.size :], fds[0] if fds else None
 
     def close(self) -> None:

@@ -119,7 +119,10 @@ def test_dev_kvm_is_there_for_the_shell(vm: nested.NestedGuest) -> None:
 @pytest.mark.qemu
 def test_an_endless_nested_guest_is_ended(vm: nested.NestedGuest) -> None:
     """It does not hang the caller, what it did before is told, and the machine runs the next."""
-    result = vm.run(bytes.fromhex("b0 21 e6 10 eb fe"), timeout_s=2)
+    for patience_s in (2, 30):  # the first exit may take longer than usual on a busy machine
+        result = vm.run(bytes.fromhex("b0 21 e6 10 eb fe"), timeout_s=patience_s)
+        if result.exits:
+            break
     assert (result.ended, [e.data for e in result.exits], result.registers) == ("timeout", [b"!"], {})
     assert vm.run(b"\xf4").ended == "HLT"
 
