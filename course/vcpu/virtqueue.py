@@ -236,7 +236,7 @@ def ports(message: bytes, *, string: bool = False, engine: str = "best") -> Tran
 
 def _guest(code: bytes, message: bytes, engine: str) -> Vcpu:
     """A virtual CPU with RAM from 64 KiB on, the queue at its beginning, the code before the message."""
-    vcpu = Vcpu.open(engine, at=_DESC, ram_kib=(MEMORY_BYTES - _DESC) >> 10, budget=Budget(exits=100_000, seconds=30))
+    vcpu = Vcpu.open(engine, at=_DESC, ram_kib=(MEMORY_BYTES - _DESC) >> 10, budget=Budget(exits=100_000, seconds=120))
     vcpu.memory.write(_DATA - 0x400, code)
     vcpu.memory.write(_DATA, message)
     vcpu.regs.rip = _DATA - 0x400
