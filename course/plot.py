@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from .error import UsageError
 # Contrast of at least 4.5:1 on white, told apart in grey too (Okabe and Ito's palette, darkened).
 _COLOURS = ("#00568c", "#a8480c", "#3f6b2b", "#7a3566", "#4d4d4d", "#7a5c00")
 _HATCHES = ("", "//", "..", "xx", "--", "oo")
+_AXIS_LETTERS = 70
+"""How many letters fit below the axis, side by side."""
 _LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 _STYLE: Any = {
     "svg.hashsalt": "course",
@@ -111,13 +114,19 @@ def bars(
             axes.bar_label(drawn, labels=[f"{v:.3g}" if v < 1000 else f"{v:,.0f}" for v in values], padding=2)
     if line is not None:
         axes.axhline(line[1], linestyle="--", color="black", linewidth=1.2, label=f"{line[0]}: {line[1]:g}")
-    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xticks(range(len(groups)), _wrapped(groups))
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:,g}")
         _label_between_decades(axes)
     axes.margins(y=0.12)
     return _finish(figure, axes, title, unit, summary)
+
+
+def _wrapped(groups: Sequence[str]) -> list[str]:
+    """Break names into lines where there are too many, or too long ones, to stand side by side."""
+    room = max(8, _AXIS_LETTERS // max(1, len(groups)))
+    return [textwrap.fill(name, room, break_long_words=False) for name in groups]
 
 
 def _label_between_decades(axes: Any) -> None:

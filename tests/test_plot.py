@@ -66,3 +66,13 @@ def test_a_series_of_the_wrong_length_is_named():
     """The message says which series and how many values were expected."""
     with pytest.raises(UsageError, match="series 'held' has 1 values for 2 groups"):
         bars(["a", "b"], {"held": [1]}, title="", unit="", summary="")
+
+
+def test_long_names_of_groups_are_broken_into_lines():
+    """Five names stand side by side without touching; where there is room, a name stays whole."""
+    names = ["native", "qemu-x86_64", "Unicorn", "your translator", "your interpreter"]
+    narrow = [*ET.fromstring(bars(names, {"a": [1] * 5}, title="", unit="", summary="").svg).itertext()]
+    assert "your interpreter" not in narrow
+    assert {"your", "translator", "interpreter", "qemu-x86_64"} <= {text.strip() for text in narrow}
+    wide = bars(["your translator", "your interpreter"], {"a": [1, 2]}, title="", unit="", summary="").svg
+    assert "your interpreter" in wide
