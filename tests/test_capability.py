@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from course.capability import Observation, Report, State, experiments, kvm, probe, probing
+from course.capability import Observation, Report, State, experiments, kvm, probe, probing, svm
 from course.capability import report as reporting
 
 
@@ -232,6 +232,43 @@ def test_qemu_that_fails_shows_its_last_words(monkeypatch, tmp_path):
     assert (found["state"], "could not set up TCG" in found["observed"]) == ("no", True)
 
 
+# SVM
+
+
+def test_the_svm_firmware_is_a_hypervisor():
+    """A disassembler that nobody here wrote finds the switch to 32 bits, SVM's two registers and vmrun, in order."""
+    capstone = pytest.importorskip("capstone")
+    rom = svm.firmware(0xF4, 0x10)
+    assert len(rom) == 0x10000
+    real = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_16).disasm(rom[:0x20], 0)
+    assert [i.mnemonic for i in real][:6] == ["cli", "lgdt", "mov", "or", "mov", "ljmp"]
+    code = rom[0x60 : rom.index(b"\xf4\x90\x90\x90", 0x60) + 1]
+    lines = list(capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32).disasm(code, 0))
+    assert sum(line.size for line in lines) == len(code)
+    kept = [i.mnemonic for i in lines if i.mnemonic in ("rdmsr", "wrmsr", "vmrun", "cmp", "jne", "out", "hlt")]
+    assert kept == ["rdmsr", "wrmsr", "wrmsr", "vmrun", "cmp", "jne", "cmp", "jne", "out", "out", "out", "hlt"]
+
+
+def test_svm_is_seen_by_using_it():
+    """The same firmware on the same processor without SVM ends in a triple fault, not in a greeting."""
+    binary = shutil.which("qemu-system-x86_64")
+    if binary is None:
+        pytest.skip("QEMU is not installed")
+    assert experiments.svm()["state"] == "yes"
+    rom = svm.firmware(experiments.EXIT_PORT, experiments.EXIT_VALUE)
+    done = experiments._boot(binary, rom, "-cpu", "qemu64,-svm", "-no-reboot")
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
+def test_qemu_without_svm_has_a_remedy(monkeypatch, tmp_path):
+    """A QEMU that ends otherwise, or none, is no SVM; the remedy says what to do."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "apt-get install" in experiments.svm()["remedy"]
+    fake_qemu(tmp_path, "exit 0")
+    found = experiments.svm()
+    assert (found["state"], "status 0" in found["observed"], "Update QEMU" in found["remedy"]) == ("no", True, True)
+
+
 # KVM
 
 
@@ -343,7 +380,7 @@ def test_proxmox_asks_only_by_http(monkeypatch):
 
 def test_best_is_the_highest_tier_that_works_wholly():
     """Half of a tier is no tier: ptrace without namespaces leaves T1 the best."""
-    report = a_report(python=State.YES, qemu=State.YES, unicorn=State.YES, ptrace=State.YES)
+    report = a_report(python=State.YES, qemu=State.YES, svm=State.YES, unicorn=State.YES, ptrace=State.YES)
     assert (report.best, report["T2"].state, bool(report["T2"])) == ("T1", State.PARTLY, False)
 
 

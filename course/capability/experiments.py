@@ -52,6 +52,8 @@ def python() -> Finding:
 GREETING = b"up"
 EXIT_PORT = 0xF4  # isa-debug-exit: a byte v written there ends QEMU with status 2v + 1
 EXIT_VALUE = 0x10
+QEMU = "qemu-system-x86_64"
+QEMU_REMEDY = "Install it: `make lab` does, or `sudo apt-get install qemu-system-x86` (macOS: `brew install qemu`)."
 
 
 def firmware(greeting: bytes = GREETING) -> bytes:
@@ -65,23 +67,42 @@ def firmware(greeting: bytes = GREETING) -> bytes:
 
 def qemu() -> Finding:
     """Start an emulated PC whose firmware says two letters and ends it."""
-    binary = shutil.which("qemu-system-x86_64")
+    binary = shutil.which(QEMU)
     if binary is None:
-        remedy = "Install it: `make lab` does, or `sudo apt-get install qemu-system-x86` (macOS: `brew install qemu`)."
-        return finding(State.NO, "qemu-system-x86_64 is not in the PATH", remedy)
-    with tempfile.TemporaryDirectory(prefix="course-probe-") as place:
-        rom = Path(place) / "rom.bin"
-        rom.write_bytes(firmware())
-        command = [binary, "-accel", "tcg", "-machine", "pc", "-m", "2", "-nodefaults", "-no-user-config"]
-        command += ["-display", "none", "-bios", str(rom), "-serial", "stdio"]
-        command += ["-device", f"isa-debug-exit,iobase={EXIT_PORT:#x},iosize=1"]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=7, check=False)
+        return finding(State.NO, f"{QEMU} is not in the PATH", QEMU_REMEDY)
+    done = _boot(binary, firmware())
     version = _qemu_version(binary)
     if done.returncode == 2 * EXIT_VALUE + 1 and done.stdout == GREETING:
         return finding(State.YES, f"QEMU {version} ran a guest with TCG", version=version, binary=binary)
     said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [""]
     observed = f"QEMU {version} ended with status {done.returncode} and printed {done.stdout!r} {said[0]}"
     return finding(State.NO, observed, "Reinstall QEMU (7.2 or later): `sudo apt-get install qemu-system-x86`.")
+
+
+def svm() -> Finding:
+    """Let an emulated PC enter a guest of its own and leave it, by AMD's virtualization extension; see `svm.py`."""
+    from . import svm as module  # noqa: PLC0415 - used here only
+
+    binary = shutil.which(QEMU)
+    if binary is None:
+        return finding(State.NO, f"{QEMU} is not in the PATH", QEMU_REMEDY)
+    done = _boot(binary, module.firmware(EXIT_PORT, EXIT_VALUE), "-cpu", "qemu64,+svm", "-no-reboot")
+    if done.returncode == 2 * EXIT_VALUE + 1 and done.stdout == module.GREETING:
+        observed = "hardware-assisted virtualization, emulated: one vmrun, one vmexit, as on AMD's processors"
+        return finding(State.YES, observed)
+    observed = f"the emulated AMD processor did not come back from vmrun (status {done.returncode})"
+    return finding(State.NO, observed, "Update QEMU (7.2 or later); only lesson 08 wants it.")
+
+
+def _boot(binary: str, rom: bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Run an emulated PC with this firmware until it ends itself."""
+    with tempfile.TemporaryDirectory(prefix="course-probe-") as place:
+        path = Path(place) / "rom.bin"
+        path.write_bytes(rom)
+        command = [binary, "-accel", "tcg", "-machine", "pc", "-m", "2", "-nodefaults", "-no-user-config", *options]
+        command += ["-display", "none", "-bios", str(path), "-serial", "stdio"]
+        command += ["-device", f"isa-debug-exit,iobase={EXIT_PORT:#x},iosize=1"]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=7, check=False)
 
 
 def _qemu_version(binary: str) -> str:

@@ -28,6 +28,7 @@ TIME_LIMIT_S = 8.0
 EXPERIMENTS = {  # name -> tier
     "python": "T0",
     "qemu": "T1",
+    "svm": "T1",
     "unicorn": "T1",
     "ptrace": "T2",
     "namespaces": "T2",
