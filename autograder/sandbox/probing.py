@@ -88,7 +88,15 @@ def _left_open(abi: int, root: bool) -> tuple[str, ...]:
     gaps = ["processes and Unix sockets of the host can be seen", "the loopback network does not work inside"]
     if abi < 6 and not root:
         gaps.append(f"Landlock's ABI {abi} lets a student's process send signals to the grader")
+    if root and (folder := closed(sys.base_prefix)):
+        gaps.append(f"{folder} lets nobody through to Python: answers cannot start it, nor import what is not yet there")
     return tuple(f"landlock: {gap}" for gap in gaps)
+
+
+def closed(path: str | Path) -> Path | None:
+    """Return the outermost folder above a path, or the path, that lets only its owner through; None for none."""
+    below = Path(path).absolute()
+    return next((one for one in (*reversed(below.parents), below) if not one.stat().st_mode & 0o001), None)
 
 
 def attempt(level: Level) -> str:

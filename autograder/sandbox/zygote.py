@@ -25,6 +25,7 @@ from course.machine.process import Process, spawn
 
 from .keeper import Order
 from .level import Isolation, Level, Limits
+from .probing import closed, probe
 from .usage import Usage, usage
 
 MODULES = (
@@ -161,8 +162,6 @@ class Zygote:
             modules: to import beforehand, beside IPython's kernel.
         """
         if level is None:
-            from .probing import probe  # noqa: PLC0415 - which starts a zygote itself
-
             level = probe()
         self.level = level
         self.missing = ""
@@ -350,10 +349,8 @@ def _lease_uid() -> tuple[int, socket.socket]:
 
 def _given_to(order: Order, uid: int) -> Order:
     """Let a user into the run directory: it, and the connection file, become his."""
-    if order.isolation != Isolation.NAMESPACES:
-        closed = [parent for parent in Path(order.run_dir).parents if not parent.stat().st_mode & 0o001]
-        if closed:
-            raise UsageError(f"{closed[0]} lets nobody through to {order.run_dir}; expected a folder open to all")
+    if order.isolation != Isolation.NAMESPACES and (folder := closed(order.run_dir)):
+        raise UsageError(f"{folder} lets nobody through to {order.run_dir}; expected a folder open to all")
     for path in (order.run_dir, order.connection_file):
         os.chown(path, uid, uid)
     return dataclasses.replace(order, uid=uid)
