@@ -117,7 +117,7 @@ def _shares(trial: Trial) -> None:
 @schedule.step("every kind of crash is the crashing guest's own, wherever it stands")
 def _crashes(trial: Trial) -> None:
     for crash in turns.CRASHES:
-        machines_ = [turns.crasher(*crash), turns.printer("x", trial.rng.randrange(3, 9))]
+        machines_ = [turns.crashing(*crash), turns.printer("x", trial.rng.randrange(3, 9))]
         trial.rng.shuffle(machines_)
         turns.judge_schedule(trial, trial.rng.choice(here()), machines_)
 

@@ -106,7 +106,7 @@ def _greedy(trial: Trial) -> None:
 
 @schedule.step("a guest that crashes takes nobody with it")
 def _crash(trial: Trial) -> None:
-    turns.judge_schedule(trial, here()[0], [turns.crasher(*turns.CRASHES[0]), turns.printer("b", 4)])
+    turns.judge_schedule(trial, here()[0], [turns.crashing(*turns.CRASHES[0]), turns.printer("b", 4)])
 
 
 # ── red_pill ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -80,7 +80,7 @@ DISGUISED = (
 ODD = (
     Piece("lock cli", "f0 fa", "undefined", "prefix-overlooked", _NAMES),
     Piece("push es, gone in 64-bit mode", "06", "undefined", "illegal-is-not-privileged", _SIGNAL),
-    Piece("daa, gone in 64-bit mode", "27", "undefined", "illegal-is-not-privileged", _SIGNAL),
+    Piece("27, an instruction until 64-bit mode took it away", "27", "undefined", "illegal-is-not-privileged", _SIGNAL),
     Piece("mov eax, [16]: no memory there", "8b 04 25 10 00 00 00", "fault", "segv-is-not-privilege", _SIGNAL),
     Piece("mov [16], eax: no memory there", "89 04 25 10 00 00 00", "fault", "segv-is-not-privilege", _SIGNAL),
     Piece("mov rax, 1 << 63; mov ecx, [rax]", "48 b8 00 00 00 00 00 00 00 80 8b 08", "fault", "gp-is-not-privilege",

@@ -58,7 +58,7 @@ def stacks(rng: random.Random) -> list[Stack]:
     """Make one stack of each kind, with names that say nothing."""
     made = []
     for kind in _KINDS:
-        fresh = rng.sample([a + b for a in ("bo", "cu", "de", "fi", "gu") for b in ("lan", "rix", "mor", "tas")], 6)
+        fresh = rng.sample([a + b for a in ("bo", "cu", "de", "fi", "gu") for b in ("lan", "rix", "mir", "tas")], 6)
         made.append(build(kind, fresh, rng))
     rng.shuffle(made)
     return made

@@ -70,7 +70,7 @@ def keeper(page: int, flag: int) -> Machine:
     return Machine(f"a guest with cr3 {page:#x}", listing, console=b".", cr3=page, flag=flag)
 
 
-def crasher(code: str, text: str) -> Machine:
+def crashing(code: str, text: str) -> Machine:
     """Print a letter, then do what no machine allows."""
     listing = f"""
     b0 63           ; mov al, 'c'
