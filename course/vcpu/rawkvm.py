@@ -26,10 +26,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import mmap
 import os
 import socket
+import weakref
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -138,6 +140,15 @@ def _make(device: str, base: int, size: int) -> Device:
     return FakeKvm(base, size)
 
 
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """An open file of KVM's: its number in the child, what it is, and how to know it again."""
+
+    number: int
+    kind: str
+    identity: tuple[int, int]
+
+
 class Kvm:
     """An open KVM device; made by `open`, used in a ``with``.
 
@@ -154,7 +165,7 @@ class Kvm:
         self._arena = mmap.mmap(-1, ARENA)  # shared with the child, at the same address
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._arena))
         self._next = 0
-        self._fds: dict[int, tuple[int, str]] = {}  # ours: (the child's, what it is)
+        self._fds: dict[int, _File] = {}
         self._maps: list[mmap.mmap] = []
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -162,8 +173,10 @@ class Kvm:
             keep_only(theirs.fileno())
             serve(theirs, lambda: _make(device, self._base, ARENA))
 
+        self._owner = os.getpid()
         self._pid = fork_child(work)
         theirs.close()
+        self._end = weakref.finalize(self, _close, self._socket, self._pid, self._fds, self._maps, self._owner)
         try:
             self.fd = self._start()
         except BaseException:
@@ -175,7 +188,7 @@ class Kvm:
         if fd is None:
             why = payload.decode(errors="replace") or "its process ended at once"
             raise CapabilityError(f"the device {self.device}", why, "The device 'fake' works everywhere.")
-        self._fds[fd] = (result, "/dev/kvm")
+        self._fds[fd] = _File(result, "/dev/kvm", _identity(fd))
         return fd
 
     def __enter__(self) -> Kvm:
@@ -185,11 +198,12 @@ class Kvm:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._socket.fileno() < 0 else ", ".join(f"{fd}: {kind[1]}" for fd, kind in self._open())
+        state = (
+            "closed"
+            if self._socket.fileno() < 0
+            else ", ".join(f"{fd}: {file.kind}" for fd, file in sorted(self._fds.items()))
+        )
         return f"<Kvm {self.device!r} ({state})>"
-
-    def _open(self) -> list[tuple[int, tuple[int, str]]]:
-        return sorted(self._fds.items())
 
     def memory(self, size: int) -> memoryview:
         """Return zeroed bytes that a guest can be given as its memory, beginning at a page; 1 byte to 64 MiB in all."""
@@ -209,8 +223,7 @@ class Kvm:
             OSError: EBADF or ENODEV when `fd` is no vCPU's, EINVAL when `size` is not what `KVM_GET_VCPU_MMAP_SIZE`
                 returned or less.
         """
-        _, kind = self._known(fd, "mmap")
-        if kind != "kvm-vcpu":
+        if (kind := self._known(fd, "mmap").kind) != "kvm-vcpu":
             raise _error(errno.ENODEV, f"mmap of a file descriptor that is {kind}")
         largest = self.ioctl(self.fd, KVM_GET_VCPU_MMAP_SIZE, 0)
         if not 0 < size <= largest:
@@ -235,14 +248,14 @@ class Kvm:
             BudgetSpentError: the guests have run for as long, or as often, as `open` allowed.
             VcpuError: the device's process is gone.
         """
-        number, kind = self._known(fd, request_name(request))
+        file = self._known(fd, request_name(request))
         payload = _payload(request, argument)
         if request == KVM_SET_USER_MEMORY_REGION and payload is not None:
             self._reject_foreign_memory(MemoryRegion.from_buffer_copy(payload))
-        spend = request == KVM_RUN and kind == "kvm-vcpu"
+        spend = request == KVM_RUN and file.kind == "kvm-vcpu"
         if spend:
             self._charge()
-        result, answer, new = self._ask(number, request, argument, payload)
+        result, answer, new = self._ask(file.number, request, argument, payload)
         if result == TIME_IS_UP:
             self._left_s = 0.0
             self._charge()
@@ -254,7 +267,7 @@ class Kvm:
             ctypes.memmove((ctypes.c_char * len(answer)).from_buffer(argument), answer, len(answer))
         if new is None:
             return result
-        self._fds[new] = (result, CREATES.get(request, "kvm"))
+        self._fds[new] = _File(result, CREATES[request], _identity(new))
         return new
 
     def _charge(self) -> None:
@@ -270,9 +283,11 @@ class Kvm:
             )
         self._left_runs -= 1
 
-    def _known(self, fd: int, what: str) -> tuple[int, str]:
+    def _known(self, fd: int, what: str) -> _File:
         if self._socket.fileno() < 0:
             raise VcpuError(f"{what} on a device that is closed; make the call inside the `with`")
+        if os.getpid() != self._owner:
+            raise VcpuError(f"{what} in another process than the one that opened the device; open it there")
         if not isinstance(fd, int):
             raise UsageError(f"a file descriptor is a number; {fd!r:.60} was given as the first argument of {what}")
         try:
@@ -317,18 +332,31 @@ class Kvm:
         return result, packet[ANSWER.size :], fds[0] if fds else None
 
     def close(self) -> None:
-        """End the child, and with it every virtual machine; may be called twice."""
-        if self._socket.fileno() < 0:
-            return
-        self._socket.close()
-        end(self._pid)
-        for mapping in self._maps:
-            with contextlib.suppress(BufferError):  # a structure of the caller's still looks into it
-                mapping.close()
-        for fd in self._fds:
-            with contextlib.suppress(OSError):
+        """End the child, and with it every virtual machine; may be called twice.
+
+        A device that is forgotten in a notebook is closed when Python collects it.
+        """
+        self._end()
+
+
+def _close(connection: socket.socket, pid: int, fds: dict[int, _File], maps: list[mmap.mmap], owner: int) -> None:
+    """Give back what a `Kvm` holds; in a process that was forked from the owner, the child is not ours to end."""
+    connection.close()
+    if os.getpid() == owner:
+        end(pid)
+    for mapping in maps:
+        with contextlib.suppress(BufferError):  # a structure of the caller's still looks into it
+            mapping.close()
+    for fd, file in fds.items():
+        with contextlib.suppress(OSError):
+            if _identity(fd) == file.identity:  # else the caller has closed it, and the number is somebody else's
                 os.close(fd)
-        self._fds.clear()
+    fds.clear()
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    state = os.fstat(fd)
+    return state.st_dev, state.st_ino
 
 
 def _error(number: int, what: str) -> OSError:
@@ -348,6 +376,8 @@ def _payload(request: int, argument: Any) -> bytes | None:
         if not 0 <= argument < 1 << 63:
             raise UsageError(f"{request_name(request)} takes a number from 0 to 2**63 - 1; {argument} was given")
         return None
+    if isinstance(argument, bytes) and request >> 30 & 2:
+        raise UsageError(f"{request_name(request)} fills in what it is given; bytes cannot be changed, a structure can")
     try:
         data = bytes(argument)
     except TypeError:

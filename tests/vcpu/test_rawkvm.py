@@ -2,6 +2,8 @@
 
 import ctypes
 import errno
+import gc
+import os
 import re
 import struct
 import subprocess
@@ -33,6 +35,7 @@ from course.vcpu.rawkvm import (
     Sregs,
     segment,
 )
+from tests.vcpu.refusal import in_child
 
 RAM, CODE = 0x10000, 0x1000
 FINAL = ("HLT", "SHUTDOWN", "FAIL_ENTRY", "INTERNAL_ERROR")
@@ -463,6 +466,44 @@ def test_the_with_closes_what_the_caller_leaves_open(device):
         kvm.ioctl(kvm.fd, KVM_CREATE_VM, 0)
 
 
+def test_a_forgotten_device_is_closed(device):
+    """Without a with, process and files go when Python collects the device."""
+    before = held()
+    kvm = rawkvm.open(device)
+    Machine(kvm)
+    del kvm
+    gc.collect()
+    assert held() == before
+
+
+def test_a_file_that_the_caller_closed_is_not_closed_again(device):
+    """Its number may belong to another file by then, which stays open."""
+    with rawkvm.open(device) as kvm:
+        vm = kvm.ioctl(kvm.fd, KVM_CREATE_VM, 0)
+        os.close(vm)
+        assert code_of(lambda: kvm.ioctl(vm, KVM_CREATE_VCPU, 0)) == "EBADF"
+        other = os.open("/dev/null", os.O_RDONLY)
+        assert other == vm
+    os.close(other)
+
+
+def test_a_device_belongs_to_the_process_that_opened_it(device):
+    """In a forked child a call is refused, and closing there leaves the parent's machine alone."""
+    with rawkvm.open(device) as kvm:
+        m = Machine(kvm)
+        m.load(b"\xf4", "real16", {})
+
+        def use():
+            try:
+                return str(kvm.ioctl(m.vcpu, KVM_RUN, 0))
+            except VcpuError as error:
+                kvm.close()
+                return str(error)
+
+        assert "another process" in in_child(use)
+        assert m.leave([]) == ("HLT",)
+
+
 def test_arguments_that_cannot_be_meant_are_named():
     """Too short a structure, an address as a number, memory that is not the guest's, a device that there is not."""
     with rawkvm.open(here("fake")) as kvm:
@@ -471,6 +512,7 @@ def test_arguments_that_cannot_be_meant_are_named():
             ((m.vcpu, KVM_SET_SREGS, Regs()), "KVM_SET_SREGS takes a structure of 312 bytes; this one has 144"),
             ((m.vcpu, KVM_SET_REGS, 0x1234000), "pass the structure itself"),
             ((m.vcpu, KVM_SET_REGS, "regs"), "'regs' was given"),
+            ((m.vcpu, KVM_GET_REGS, bytes(144)), "bytes cannot be changed"),
             ((m.vm, KVM_SET_USER_MEMORY_REGION, MemoryRegion(5, 0, 1 << 20, 4096, 0x7000)), "kvm.memory()"),
             (("vcpu", KVM_RUN, 0), "'vcpu' was given as the first argument of KVM_RUN"),
         ):
