@@ -11,6 +11,7 @@ from course.check.hardware_assisted.kvm import alphabet, judge_run, memory_mappe
 from course.check.hardware_assisted.processor import case, judge_machine
 from course.check.hardware_assisted.ring import Attack, Batch, judge_attack, judge_batch, kick
 from course.check.hardware_assisted.stages import Ask, judge_translation, world
+from course.check.hardware_assisted.theft import judge_theft
 from course.vcpu.riscv_guest import Step
 from course.vcpu.two_stages import PRESENT, READ, WRITE, TwoStages
 from course.vcpu.virtqueue import MEMORY_BYTES, NEXT, Driver
@@ -20,6 +21,7 @@ predict_exits = Exercise("predict_exits", deadline_s=4.0, hidden=True)
 run_guest = Exercise("run_guest", deadline_s=30.0, hidden=True)
 count_accesses = Exercise("count_accesses", hidden=True)
 ring = Exercise("ring", deadline_s=4.0, hidden=True)
+steal = Exercise("steal", deadline_s=4.0, hidden=True)
 ept = Exercise("ept", deadline_s=4.0, hidden=True)
 
 # ── hw_virt ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -296,6 +298,15 @@ def _attacked(make: Callable[[Trial], Attack]) -> Callable[[Trial], None]:
 
 for _sentence, _attack in _ATTACKS.items():
     ring.step(_sentence)(_attacked(_attack))
+
+
+# ── steal ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@steal.step("queues of other sizes betray their host as well")
+def _other_queues(trial: Trial) -> None:
+    for size in (2, 64):
+        judge_theft(trial, size)
 
 
 # ── ept ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ Both are four levels of 512 entries of 8 bytes, with pages of 4 KiB. Host memory
 host-physical address. In a guest's entry bit 0 is *present* and bit 1 *writable*; in an entry of the second stage bit 0
 is *readable* and bit 1 *writable*. Bits 12 to 51 are the page's address in both, other bits do not matter here.
 
-Source: Intel SDM vol. 3, sections 4.5 (4-level paging) and 28.3 (EPT); AMD64 APM vol. 2, section 15.25 (nested paging).
+Source: Intel SDM vol. 3, the chapters on paging and on VMX address translation (EPT); AMD64 APM vol. 2, section 15.25.
 """
 
 from __future__ import annotations

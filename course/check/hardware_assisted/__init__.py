@@ -13,8 +13,9 @@ from .kvm import alphabet, judge_run, reader
 from .processor import case, judge_machine
 from .ring import Batch, judge_batch, judge_guest
 from .stages import Ask, judge_translation, world
+from .theft import judge_theft
 
-__all__ = ["count_accesses", "ept", "hw_virt", "predict_exits", "ring", "run_guest"]
+__all__ = ["count_accesses", "ept", "hw_virt", "predict_exits", "ring", "run_guest", "steal"]
 
 # ── hw_virt ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -111,6 +112,16 @@ def _several(trial: Trial) -> None:
 @ring.step("a real guest gets 4096 bytes out with at most 64 exits")
 def _guest(trial: Trial) -> None:
     judge_guest(trial, trial.rng.randbytes(4096), 8, 64)
+
+
+# ── steal ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+steal = Exercise("steal", deadline_s=4.0)
+
+
+@steal.step("the device prints bytes of the host that lie behind the guest's memory")
+def _stolen(trial: Trial) -> None:
+    judge_theft(trial, 8)
 
 
 # ── ept ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
