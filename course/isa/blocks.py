@@ -74,7 +74,7 @@ def _examine(source: str) -> None:
         raise BlockError(source, 0, f"{len(source)} characters are too many; at most {_MOST_CHARACTERS}")
     try:
         body = ast.parse(source).body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BlockError(source, getattr(error, "lineno", 0) or 0, f"this is no Python: {error}") from None
     if len(body) != 1 or not isinstance(body[0], ast.FunctionDef) or body[0].name != "block":
         raise BlockError(source, 1, "expected one function, def block(x, memory, cache)")
@@ -102,6 +102,8 @@ def _examine_node(source: str, node: ast.AST) -> None:
     own = {*_CALLABLE, "x", "memory", "cache"}
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in own:
         raise BlockError(source, line, f"a block must not replace {node.id}")
+    if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.LShift):
+        raise BlockError(source, line, "write a shift to the left as x = x << number")
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.LShift) and not _small(node.right, _MOST_SHIFT):
         raise BlockError(source, line, f"a shift to the left goes by a number, at most {_MOST_SHIFT}")
     if isinstance(node, ast.Constant) and not isinstance(node.value, int) and node.value not in ("little", "big", None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from .cases import DATA, changes
 
 translate = Exercise("translate", deadline_s=20.0)
 Seen = dict[str, Any]
+_MOST_EXTRA_BYTES = 256 << 20
 
 
 def machine(source: str, regs: dict[int, int] | None = None, *, at: int = 0x100, seed: int = 0) -> rv32.State:
@@ -62,7 +64,19 @@ def texts(trial: Trial, machines: Sequence[rv32.State]) -> list[Seen]:
 
 def execute_all(made: Sequence[Seen], machines: Sequence[rv32.State]) -> list[Seen]:
     """Run in a child of the check: execute each text that was made."""
+    _limit_memory()
     return [execute(one["text"], before) if "text" in one else one for one, before in zip(made, machines, strict=True)]
+
+
+def _limit_memory() -> None:
+    """A text that doubles something in every line gets a MemoryError instead of the machine's memory."""
+    statm = pathlib.Path("/proc/self/statm")
+    if statm.exists():
+        import resource  # noqa: PLC0415 - not on every system
+
+        limit = int(statm.read_text().split()[0]) * resource.getpagesize() + _MOST_EXTRA_BYTES
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
 def execute(text: Any, before: rv32.State) -> Seen:
