@@ -31,6 +31,7 @@ c.Execute.shutdown_kernel = "immediate"
 c.KernelManager.transport_encryption = "auto"
 
 # Submissions are rebuilt on the released notebook before they are graded: one broken file must not stop the others.
+c.Autograde.pre_convert_hook = "autograder.repair.drop_links"
 c.Autograde.exporter_class = "autograder.repair.TolerantExporter"
 c.Autograde.sanitize_preprocessors = [
     "autograder.repair.Repair",
@@ -43,7 +44,7 @@ c.Autograde.sanitize_preprocessors = [
 
 # Tests run outside the student's process. A cell that ends its kernel costs its own marks: a fresh one goes on.
 c.Autograde.autograde_preprocessors = [
-    "autograder.execute.SplitExecute",
+    "autograder.remembering.CachedExecute",
     "nbgrader.preprocessors.IgnorePattern",
     "nbconvert.preprocessors.ClearMetadataPreprocessor",
     "nbgrader.preprocessors.LimitOutput",

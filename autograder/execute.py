@@ -15,6 +15,7 @@ such as writing marks, is nbgrader's.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -43,6 +44,8 @@ class SplitExecute(GoingOn):
 
     source: Node | None = None
     """The instructor's notebook, where no converter knows the course."""
+    court: Court | None = None
+    """Where judges come from, if several notebooks are to share it and no converter keeps it."""
 
     def preprocess(self, nb: Node, resources: Any, *_: Any, **__: Any) -> tuple[Node, Any]:
         """Execute `nb` in place; tests get their outputs from the judge alone."""
@@ -74,7 +77,6 @@ class SplitExecute(GoingOn):
             return
         cell.outputs = []
         self._results[index] = self._judged(cell, index)
-        self._tested = True
 
     # ── tests ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,6 +98,13 @@ class SplitExecute(GoingOn):
             functions=needs.functions,
             values=needs.values,
         )
+        result = self._present(test)
+        if result.marks < test.points and not self._alive() and self.ready():
+            # The kernel ended meanwhile: by this answer, or by a trap of a cell before. Whose fault it was shows now.
+            result = self._present(dataclasses.replace(test, answers=str(self._answers_path)))
+        return result
+
+    def _present(self, test: Test) -> Result:
         timeout = max(1.0, min(self.check_timeout, self._left()))
         try:
             return self._present_judge().run(test, timeout)
@@ -128,6 +137,8 @@ class SplitExecute(GoingOn):
 
     def _shared_court(self, stack: contextlib.ExitStack) -> Court:
         """The court of this grading process, kept by the converter that runs us; an own one without a converter."""
+        if self.court is not None:
+            return self.court
         converter = getattr(self.parent, "parent", None)
         if converter is None:
             return stack.enter_context(Court())

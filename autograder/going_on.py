@@ -5,8 +5,8 @@ output. Plain nbgrader then drops the whole submission, or writes a notebook of 
 error that says what happened, starts a fresh kernel, runs again what had worked before, and goes on with the next cell.
 
     cell k ends the kernel      a fresh kernel replays the cells before k that had worked; k is not run again
-    a replayed cell ends it     that cell is left out from then on, and told so
-    found dead before cell k    the last cell before it had laid a trap (a thread, a killed process group): left out
+    a replayed cell ends it     it had laid a trap (a timer, a thread): it is left out from then on, and k gets its turn
+    cell k blocks it            likewise, but a cell before may have broken the kernel: each is watched in the replay
     too many times              the other cells are not run; what has marks keeps them
 
 Budgets are traits (``c.GoingOn.…`` in nbgrader_config.py), besides nbgrader's own ``timeout`` for a cell.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Mapping
 from queue import Empty
@@ -35,16 +36,17 @@ ENDED = "KernelEnded"
 CUT = "… output cut: more than {} bytes …\n"
 
 _SETTLE_S = 0.3
-_ANSWERS_S = 20.0
 _FLOOD = 40
 _MESSAGE_LIMIT = 64 << 20
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 class GoingOn(Execute):  # type: ignore[misc]
     """Executes a notebook's code cells to the last, with as many kernels as it takes."""
 
     notebook_timeout = Integer(3600, help="seconds for all cells of a notebook, tests included").tag(config=True)
-    max_restarts = Integer(5, help="how many kernels may be started anew for one notebook").tag(config=True)
+    max_restarts = Integer(10, help="how many kernels may be started anew for one notebook").tag(config=True)
+    interrupt_timeout = Integer(20, help="seconds for a kernel to answer after it was interrupted").tag(config=True)
     output_limit = Integer(1 << 20, help="bytes of output that are kept of one cell").tag(config=True)
     notebook_output_limit = Integer(8 << 20, help="bytes of output that are kept of one notebook").tag(config=True)
 
@@ -59,7 +61,6 @@ class GoingOn(Execute):  # type: ignore[misc]
         self._end = time.monotonic() + self.notebook_timeout
         self._done: list[int] = []
         self._restarts = 0
-        self._tested = False
         self._why = ""
         self._kept = 0
         self._begin_cell(-1)
@@ -85,11 +86,7 @@ class GoingOn(Execute):  # type: ignore[misc]
 
     def ready(self) -> bool:
         """Make sure that there is a kernel that has run what had worked; False when there is none to be had."""
-        if self.km is not None and self._alive():
-            return True
-        if self.km is not None and not self._tested and self._done:
-            self._drop(self._done[-1], "ended the Python process after it had run")
-        return self._revive()
+        return (self.km is not None and self._alive()) or self._revive(careful=True)
 
     # ── one cell ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,15 +98,15 @@ class GoingOn(Execute):  # type: ignore[misc]
             self._blame(cell, index, self._flooded() or "ended the Python process that ran the notebook")
         except Exception as error:  # it does not even end its output, or says what no kernel says
             self.log.debug("%s", error, exc_info=True)
-            self._blame(cell, index, "kept its kernel from answering")
+            self._blame(cell, index, "kept its kernel from answering", careful=True)
         else:
             if self._flood >= _FLOOD * self.output_limit:
                 self._blame(cell, index, self._flooded())
             elif self._timed_out and not self._answers():
-                self._blame(cell, index, f"had not ended after {self._cell_timeout:g} s and could not be interrupted")
+                what = f"had not ended after {self._cell_timeout:g} s and could not be interrupted"
+                self._blame(cell, index, what, careful=True)
             elif not self._timed_out:
                 self._done.append(index)
-                self._tested = False
 
     def _begin_cell(self, index: int) -> None:
         self._index = index
@@ -118,15 +115,17 @@ class GoingOn(Execute):  # type: ignore[misc]
         self._timed_out = False
         self._cell_timeout = 0.0
 
-    def _blame(self, cell: Node, index: int, what: str) -> None:
-        """Tell student and instructor that a cell has cost its kernel, and end the kernel for good."""
-        where = _name(cell)
-        self._why = f"cell {where}, above, {what}."
-        self._warn("cell %s ended the kernel: it %s", where, what)
-        mark(cell, f"This cell {what} (os._exit, too much memory, an endless loop?).")
+    def _blame(self, cell: Node, index: int, what: str, *, careful: bool = False) -> None:
+        """Tell student and instructor that a cell has cost its kernel; unless it was a cell before, as it turns out."""
         self._discard()
-        if self._restarts < self.max_restarts and not self._revive():
-            self._discard()
+        before = len(self._done)
+        revived = self._restarts < self.max_restarts and self._revive(careful=careful)
+        if revived and len(self._done) < before:
+            self._execute(cell, index)
+            return
+        self._why = f"cell {_name(cell)}, above, {what}."
+        self._warn("cell %s ended the kernel: it %s", _name(cell), what)
+        mark(cell, f"This cell {what} (os._exit, too much memory, an endless loop?).")
 
     def _flooded(self) -> str:
         return "wrote too much output" if self._flood >= _FLOOD * self.output_limit else ""
@@ -158,7 +157,7 @@ class GoingOn(Execute):  # type: ignore[misc]
                     self._killing = asyncio.ensure_future(self._async_kill())
                 return None
             self._kept += size
-        return super().process_message(msg, cell, cell_index)
+        return super().process_message({**msg, "content": _writable(msg["content"])}, cell, cell_index)
 
     # ── the kernel ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,8 +203,12 @@ class GoingOn(Execute):  # type: ignore[misc]
     def _alive(self) -> bool:
         return self.km is not None and bool(run_sync(self.km.is_alive)())
 
-    def _revive(self) -> bool:
-        """Start a fresh kernel and replay what had worked; cells that end it again are dropped."""
+    def _revive(self, *, careful: bool = False) -> bool:
+        """Start a fresh kernel and replay what had worked; cells that end it again are dropped.
+
+        Args:
+            careful: see `_replay`; from the second time on it is anyway.
+        """
         while self._restarts < self.max_restarts:
             self._restarts += 1
             self._discard()
@@ -215,23 +218,31 @@ class GoingOn(Execute):  # type: ignore[misc]
                 self._why = f"no other Python process could be started: {error}"
                 self._warn("%s", self._why)
                 continue
-            culprit = self._replay()
+            culprit = self._replay(careful=careful)
             if culprit is None:
                 return True
-            self._drop(culprit, "ended the Python process when it was run again")
+            if careful:
+                self._drop(culprit, "ended the Python process when it was run again")
+            careful = True
         self._discard()
         self._why = self._why or "the Python process ended too often."
         return False
 
-    def _replay(self) -> int | None:
-        """Run again what had worked; returns the cell that ended the kernel, if one did."""
+    def _replay(self, *, careful: bool) -> int | None:
+        """Run again what had worked; returns the cell that ended the kernel, if one did.
+
+        Args:
+            careful: wait behind each cell, until a trap that it may have laid has sprung.
+        """
         for index in self._done:
-            if self.silently(self.nb.cells[index].source, self.timeout or self._left()) is None:
+            gone = self.silently(self.nb.cells[index].source, self.timeout or self._left()) is None
+            if gone or ((careful or index == self._done[-1]) and not self._settled()):
                 return index
-        if not self._done:
-            return None
-        time.sleep(_SETTLE_S)  # a trap that a replayed cell has laid springs now or costs another restart
-        return None if self._alive() else self._done[-1]
+        return None
+
+    def _settled(self) -> bool:
+        time.sleep(_SETTLE_S)
+        return self._answers()
 
     def _drop(self, index: int, what: str) -> None:
         cell = self.nb.cells[index]
@@ -246,7 +257,7 @@ class GoingOn(Execute):  # type: ignore[misc]
         return reply
 
     def _answers(self) -> bool:
-        return self.silently("", _ANSWERS_S) is not None
+        return self.silently("", self.interrupt_timeout) is not None
 
     async def _async_silently(self, code: str, timeout_s: float) -> Mapping[str, Any] | None:
         assert self.kc is not None
@@ -287,6 +298,15 @@ def _stream(text: str) -> Node:
     from nbformat.v4 import new_output  # noqa: PLC0415
 
     return new_output("stream", name="stdout", text=text)  # type: ignore[no-untyped-call]
+
+
+def _writable(value: Any) -> Any:
+    """The same without halves of characters, which no file can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode() if _SURROGATES.search(value) else value
+    if isinstance(value, dict):
+        return {_writable(key): _writable(part) for key, part in value.items()}
+    return [_writable(part) for part in value] if isinstance(value, list) else value
 
 
 def _size(content: Mapping[str, Any]) -> int:

@@ -4,8 +4,9 @@ Plain nbgrader trusts the structure of what students hand in. One duplicated cel
 file gets no grade at all, a cell tagged ``skip-execution`` gets full marks. Two parts, enabled in
 ``nbgrader_config.py``, put the released notebook in charge instead:
 
-``TolerantExporter`` (``c.Autograde.exporter_class``) reads the file. What is not a notebook becomes the untouched
-    release, which gets no marks, under a note that says why.
+``TolerantExporter`` (``c.Autograde.exporter_class``) reads the file: also one with a byte order mark, of an old format,
+    or with some broken cells. What is not a notebook (nor a file of the student's: a link, a pipe) becomes the
+    untouched release, which gets no marks, under a note that says why.
 ``Repair`` (first of ``c.Autograde.sanitize_preprocessors``) takes from the submission only the *sources* of answers and
     of the student's own cells; cells, order, ids, metadata and tags are the release's. A note lists what was mended.
 
@@ -15,9 +16,14 @@ one that was edited counts.
 
 from __future__ import annotations
 
+import codecs
 import copy
+import io
+import logging
+import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +32,11 @@ from nbconvert.exporters import NotebookExporter
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 NOTE_ID = "repair-note"
+MAX_FILE_BYTES = 64 << 20
+MAX_SOURCE_CHARACTERS = 1 << 20
+"""Of one cell; a longer answer is no answer."""
+MAX_OWN_CELLS = 500
+_DROPPED = "repair_dropped"
 _KEPT_METADATA = ("nbgrader", "deletable", "editable")
 _DEFINITION = re.compile(r"^(?:async\s+)?(?:def|class)\s+(\w+)", re.MULTILINE)
 
@@ -36,20 +47,32 @@ Node = Any
 class TolerantExporter(NotebookExporter):
     """Reads any file as a notebook: one that cannot be read becomes the untouched release with a note."""
 
+    def from_filename(self, filename: str, resources: Any = None, **kwargs: Any) -> Any:
+        """Convert a file; see nbconvert's exporter, which does the same with one that it can read."""
+        names = dict(resources or {})
+        names["metadata"] = {"name": Path(filename).stem, "path": str(Path(filename).parent), "modified_date": ""}
+        try:
+            text = read_text(Path(filename))
+        except (OSError, ValueError) as error:
+            return self._unreadable(error, names, **kwargs)
+        return self.from_file(io.StringIO(text), resources=names, **kwargs)
+
     def from_file(self, file_stream: Any, resources: Any = None, **kwargs: Any) -> Any:
         """Convert an open file; see nbconvert's exporter."""
         try:
             notebook = _notebook(file_stream)
         except Exception as error:
-            skeleton = released(getattr(self.parent, "coursedir", None), resources)
-            if skeleton is None:
-                raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            self.log.warning("%s: cannot be read (%s); graded as not answered", _who(resources), reason)
-            message = "The file that was handed in is not a readable notebook, so nothing in it could be graded."
-            notebook = with_note(
-                skeleton, [f"{message} ({reason})", "Save it again in JupyterLab and hand it in anew."]
-            )
+            return self._unreadable(error, resources, **kwargs)
+        return self.from_notebook_node(notebook, resources=resources, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _unreadable(self, error: Exception, resources: Any, **kwargs: Any) -> Any:
+        skeleton = released(getattr(self.parent, "coursedir", None), resources)
+        if skeleton is None:
+            raise error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        self.log.warning("%s: cannot be read (%s); graded as not answered", _who(resources), reason)
+        message = "The file that was handed in is not a readable notebook, so nothing in it could be graded."
+        notebook = with_note(skeleton, [f"{message} ({reason})", "Save it again in JupyterLab and hand it in anew."])
         return self.from_notebook_node(notebook, resources=resources, **kwargs)  # type: ignore[no-untyped-call]
 
 
@@ -62,7 +85,11 @@ class Repair(NbGraderPreprocessor):  # type: ignore[misc]
         if skeleton is None:
             self.log.warning("%s: no released notebook to compare with; not repaired", _who(resources))
             return nb, resources
-        rebuilt, notes = rebuild(nb, skeleton)
+        try:
+            rebuilt, notes = rebuild(nb, skeleton)
+        except Exception as error:
+            self.log.warning("%s: cannot be repaired", _who(resources), exc_info=True)
+            rebuilt, notes = copy.deepcopy(skeleton), [f"nothing in it could be used ({type(error).__name__}: {error})"]
         for note in notes:
             self.log.warning("%s: %s", _who(resources), note)
         kept = [cell.source for cell in nb.cells if cell.get("id") == NOTE_ID]
@@ -73,6 +100,41 @@ class Repair(NbGraderPreprocessor):  # type: ignore[misc]
                 rebuilt, ["Before grading, this notebook was repaired:", *(f"- {note}" for note in notes)]
             )
         return rebuilt, resources
+
+
+def read_text(path: Path) -> str:
+    """Read a file that a student handed in.
+
+    Raises:
+        ValueError: it is a link, a pipe or a folder, is too large, or holds no text.
+        OSError: it cannot be opened.
+    """
+    kind = path.lstat().st_mode
+    if not stat.S_ISREG(kind):
+        raise ValueError(f"the file is {'a link' if stat.S_ISLNK(kind) else 'no ordinary file'}, and is not followed")
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        limit = MAX_FILE_BYTES >> 20
+        raise ValueError(f"the file has {size >> 20} MiB, at most {limit} are read: clear the outputs")
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
+def drop_links(*, notebooks: Sequence[str], **_: Any) -> None:
+    """Remove links, pipes and sockets from the folders of `notebooks`; a hook of nbgrader, called for each submission.
+
+    The notebooks themselves stay, whatever they are: `read_text` refuses them with a reason.
+    """
+    log = logging.getLogger(__name__)
+    for folder in {Path(notebook).parent for notebook in notebooks}:
+        for place, folders, files in os.walk(folder):
+            for path in (Path(place, name) for name in (*folders, *files)):
+                kind = path.lstat().st_mode
+                if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) and path.suffix != ".ipynb":
+                    leads = f" to {path.readlink()}" if path.is_symlink() else ""
+                    log.warning("%s: removed, it is no file of a student's but a link%s or a pipe", path, leads)
+                    path.unlink()
 
 
 def released(coursedir: Any, resources: Any) -> Node | None:
@@ -98,6 +160,8 @@ def rebuild(submitted: Node, skeleton: Node) -> tuple[Node, list[str]]:
     """
     cells = [cell for cell in submitted.cells if cell.get("id") != NOTE_ID]
     chosen, used, notes = _choose(cells, skeleton.cells)
+    if dropped := submitted.metadata.get(_DROPPED):
+        notes.append(f"{dropped} cells have no known type, no text, or far too much of it; left out")
     own = _own_cells(cells, skeleton.cells, chosen, used)
     made = [_fresh(cell) for cell in own.get(-1, [])]
     for index, cell in enumerate(skeleton.cells):
@@ -123,11 +187,28 @@ def grade_id(cell: Node) -> str | None:
 
 
 def _notebook(stream: Any) -> Node:
+    """Read a notebook; cells that are none are left out and counted."""
     notebook = nbformat.read(stream, as_version=4)  # type: ignore[no-untyped-call]
-    for cell in notebook.cells:
-        if cell.cell_type not in ("code", "markdown", "raw") or not isinstance(cell.source, str):
-            raise ValueError("a cell has no known type or no text")
+    cells = [cell for cell in notebook.cells if _is_cell(cell)]
+    if notebook.cells and not cells:
+        raise ValueError("no cell has a known type and text")
+    for cell in cells:
+        cell["source"] = cell["source"].encode("utf-8", "replace").decode()  # half a character cannot be written again
+        if not isinstance(cell.get("metadata"), dict):
+            cell["metadata"] = nbformat.from_dict({})  # type: ignore[no-untyped-call]
+    if len(cells) < len(notebook.cells):
+        notebook.metadata[_DROPPED] = len(notebook.cells) - len(cells)
+    notebook.cells = cells
     return notebook
+
+
+def _is_cell(cell: Any) -> bool:
+    return (
+        isinstance(cell, dict)
+        and cell.get("cell_type") in ("code", "markdown", "raw")
+        and isinstance(cell.get("source"), str)
+        and len(cell["source"]) <= MAX_SOURCE_CHARACTERS
+    )
 
 
 def _choose(cells: list[Node], skeleton: list[Node]) -> tuple[dict[int, int], set[int], list[str]]:
@@ -197,13 +278,14 @@ def _own_cells(
     position = {submitted: index for index, submitted in chosen.items()}
     by_name = {grade_id(cell) or cell.get("id"): index for index, cell in enumerate(skeleton)}
     found: dict[int, list[Node]] = {}
-    anchor = -1
+    anchor, count = -1, 0
     for i, cell in enumerate(cells):
         if i in position:
             anchor = position[i]
         elif i in used:
             anchor = by_name.get(grade_id(cell) or cell.get("id"), anchor)
-        elif cell.source.strip():
+        elif cell.source.strip() and count < MAX_OWN_CELLS:
+            count += 1
             found.setdefault(anchor, []).append(cell)
     return found
 
