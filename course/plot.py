@@ -117,7 +117,7 @@ def bars(
     axes.set_xticks(range(len(groups)), _wrapped(groups))
     if log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.yaxis.set_major_formatter("{x:,.10g}")
         _label_between_decades(axes)
     axes.margins(y=0.12)
     return _finish(figure, axes, title, unit, summary)
@@ -138,7 +138,7 @@ def _label_between_decades(axes: Any) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        axes.yaxis.set_minor_formatter("{x:,g}")
+        axes.yaxis.set_minor_formatter("{x:,.10g}")
 
 
 def _name_segments(axes: Any, drawn: Any, name: str, tallest: float) -> None:

@@ -76,3 +76,11 @@ def test_long_names_of_groups_are_broken_into_lines():
     assert {"your", "translator", "interpreter", "qemu-x86_64"} <= {text.strip() for text in narrow}
     wide = bars(["your translator", "your interpreter"], {"a": [1, 2]}, title="", unit="", summary="").svg
     assert "your interpreter" in wide
+
+
+def test_a_logarithmic_axis_writes_numbers_out():
+    """A million is 1,000,000, not a power of ten; small numbers stay as they are."""
+    svg = bars(["a", "b"], {"x": [0.2, 3_000_000]}, title="", unit="", summary="", log=True).svg
+    texts = {text.strip() for text in ET.fromstring(svg).itertext()}
+    assert {"1,000,000", "1", "0.1"} <= texts
+    assert "1e+06" not in texts

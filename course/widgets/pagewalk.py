@@ -142,14 +142,15 @@ def _check(cr3: int, va: int, levels: int) -> None:
 
 def _walk(cr3: int, va: int, entries: Sequence[Entry], levels: int, title: str) -> dict[str, Any]:
     """A walk in one dimension, as JSON."""
-    rows = [{"step": at, "cells": _row(va, entry)} for at, entry in enumerate(entries, 1)]
+    wide = len(_WALK_HEADS) - (not any(entry.note for entry in entries))
+    rows = [{"step": at, "cells": _row(va, entry)[:wide]} for at, entry in enumerate(entries, 1)]
     start = f"cr3 is {cr3:#x}. The address {va:#x} chooses one entry per level."
     end = outcome(va, entries, levels)
     return {
         "title": f"{title}: {va:#x}",
         "strip": _strip(va, levels),
         "caption": "Entries, in the order in which they were read",
-        "heads": list(_WALK_HEADS),
+        "heads": list(_WALK_HEADS[:wide]),
         "rows": rows,
         "sentences": [start, *(_told(va, at, entry) for at, entry in enumerate(entries, 1)), end],
     }
@@ -158,7 +159,7 @@ def _walk(cr3: int, va: int, entries: Sequence[Entry], levels: int, title: str) 
 def _strip(va: int, levels: int) -> list[dict[str, Any]]:
     """The address, cut into the parts that levels use; each with the number of the read that uses it."""
     top = 12 + 9 * levels
-    parts = [{"bits": f"63–{top}", "value": f"{va >> top:0{64 - top}b}", "for": "sign", "step": 0}]
+    parts = [{"bits": f"63–{top}", "value": f"{va >> top:0{64 - top}b}", "for": "sign", "step": -2}]
     for at, level in enumerate(range(levels, 0, -1), 1):
         high, low = bits_of(level)
         number = index(va, level)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..error import UsageError
-from ..vcpu.paging import ADDRESS, NX, PAGE, PS, A, D, P, Recorder, U, W, index
+from ..vcpu.paging import ADDRESS, NX, PAGE, PS, P, Recorder, U, W, index
 
 NAMES = {5: "PML5", 4: "PML4", 3: "PDPT", 2: "PD", 1: "PT"}
 MASK = (1 << 64) - 1
@@ -75,7 +75,7 @@ def flags(value: int | None) -> str:
     if not value & P:
         return "not present (P = 0)"
     words = ["present", "writable" if value & W else "read only", "user" if value & U else "supervisor"]
-    words += [word for bit, word in ((PS, "PS"), (A, "accessed"), (D, "dirty"), (NX, "no execute")) if value & bit]
+    words += [word for bit, word in ((PS, "PS"), (NX, "no execute")) if value & bit]
     return ", ".join(words)
 
 
