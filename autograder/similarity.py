@@ -65,6 +65,27 @@ def compare(answers: Mapping[str, str], released: str = "", *, at_least: float =
     return sorted(pairs, key=lambda pair: (-pair.likeness, -pair.shared, pair.students))
 
 
+def groups(pairs: Sequence[Pair]) -> list[tuple[tuple[str, ...], float]]:
+    """Join pairs that have a student in common.
+
+    Returns:
+        Students of each group, sorted, with the likeness of its most alike pair; the most alike group first.
+    """
+    found: list[tuple[set[str], float]] = []
+    for pair in pairs:
+        joined, likeness = set(pair.students), pair.likeness
+        apart = []
+        for students, most in found:
+            if students & joined:
+                joined |= students
+                likeness = max(likeness, most)
+            else:
+                apart.append((students, most))
+        found = [*apart, (joined, likeness)]
+    made = [(tuple(sorted(students)), likeness) for students, likeness in found]
+    return sorted(made, key=lambda group: (-group[1], group[0]))
+
+
 def fingerprints(code: str) -> set[int]:
     """Hashes that stand for a program's passages, whatever its names, numbers, spaces and comments are."""
     kinds = _kinds(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -137,4 +138,12 @@ def _add_authors_commands() -> None:
         app.command("publish")(author.publish_command)
 
 
+def _add_other_commands() -> None:
+    """Add the commands that other packages of a checkout bring along (entry points ``course.commands``)."""
+    for point in importlib.metadata.entry_points(group="course.commands"):
+        if importlib.util.find_spec(point.module.partition(".")[0]) is not None:
+            app.command(point.name)(point.load())
+
+
 _add_authors_commands()
+_add_other_commands()

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
 
 from course.plot import bars
 
+from ..similarity import Pair, groups
 from .items import LessonFigures
 
-STATES = ("correct", "nearly", "wrong", "not answered yet", "graded by hand", "no verdict")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write(figures: Sequence[LessonFigures], folder: Path, *, now: datetime.datetime | None = None) -> list[Path]:
+def write(
+    figures: Sequence[LessonFigures],
+    folder: Path,
+    *,
+    likeness: Mapping[str, Sequence[Pair]] | None = None,
+    now: datetime.datetime | None = None,
+) -> list[Path]:
     """Write ``<lesson>.html`` for each lesson and ``index.html`` for the class.
 
     Args:
         figures: of the lessons.
         folder: made if need be.
+        likeness: by lesson, the pairs of students whose answers resemble each other.
         now: the time shown as that of the report; None for the present.
 
     Returns:
@@ -39,7 +46,11 @@ def write(figures: Sequence[LessonFigures], folder: Path, *, now: datetime.datet
     written = []
     for one in figures:
         page = environment.get_template("lesson.html.j2").render(
-            figures=one, lesson=one.lesson, plots=_plots(one), states=STATES, when=when
+            figures=one,
+            lesson=one.lesson,
+            plots=_plots(one),
+            alike=groups(likeness[one.lesson.name]) if likeness and one.lesson.name in likeness else None,
+            when=when,
         )
         written.append(_save(folder / f"{one.lesson.name}.html", page))
     page = environment.get_template("class.html.j2").render(all=figures, rows=_rows(figures), when=when)

@@ -59,3 +59,13 @@ def test_code_that_is_not_python_is_compared_as_far_as_it_goes():
     """Half a program gives the fingerprints of that half."""
     assert similarity.fingerprints(ORIGINAL + "\n    (((\n")
     assert similarity.fingerprints("") == set()
+
+
+def test_students_who_share_with_each_other_form_one_group():
+    """Pairs with a student in common are told as one group."""
+    pairs = [
+        similarity.Pair(("a", "b"), 0.9, 9),
+        similarity.Pair(("c", "d"), 1.0, 9),
+        similarity.Pair(("b", "e"), 0.6, 9),
+    ]
+    assert similarity.groups(pairs) == [(("c", "d"), 1.0), (("a", "b", "e"), 0.9)]

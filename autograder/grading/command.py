@@ -1,0 +1,168 @@
+"""The command ``course grade``: execute with many workers, then write the marks."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..cache import Cache
+from . import execution, pool
+from .course import Course, GradingError, Submission, find_root
+from .gradebook import Gradebook, Ledger, writing
+
+
+@dataclasses.dataclass
+class Batch:
+    """One run of the command.
+
+    Attributes:
+        graded: submissions whose marks were written now.
+        unchanged: those that the gradebook had already.
+        failed: those without marks, each with the reason.
+        remarks: what the instructor should know, by submission.
+    """
+
+    graded: list[Submission] = dataclasses.field(default_factory=list)
+    unchanged: list[Submission] = dataclasses.field(default_factory=list)
+    failed: dict[Submission, str] = dataclasses.field(default_factory=dict)
+    remarks: dict[Submission, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+def grade(
+    lessons: Annotated[list[str] | None, typer.Argument(help="Lessons, such as 05-emulation; all by default.")] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Worker processes.")] = os.cpu_count() or 1,
+    student: Annotated[list[str] | None, typer.Option(help="Only these students.")] = None,
+    force: Annotated[bool, typer.Option(help="Execute again what was executed before.")] = False,
+    dask: Annotated[str, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster that executes.")] = "",
+) -> None:
+    """Grade what was handed in; run it again to go on where it ended."""
+    console = Console(stderr=True)
+    course = Course(find_root())
+    with writing(course), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nbgrader's own, about its own objects: nothing that an instructor could mend
+        batch = run(course, lessons or (), student or (), jobs=jobs, force=force, dask=dask, console=console)
+    _tell(console, course, batch)
+    if batch.failed:
+        raise typer.Exit(1)
+
+
+def run(
+    course: Course,
+    lessons: list[str] | tuple[str, ...] = (),
+    students: list[str] | tuple[str, ...] = (),
+    *,
+    jobs: int = 1,
+    force: bool = False,
+    dask: str = "",
+    console: Console | None = None,
+) -> Batch:
+    """Grade submissions; the caller holds `writing`.
+
+    Args:
+        course: the checkout.
+        lessons: names; empty for all.
+        students: ids; empty for all.
+        jobs: number of worker processes.
+        force: whether to execute again what was executed before.
+        dask: address of a Dask scheduler to execute on instead.
+        console: shows progress; None for a quiet run.
+
+    Raises:
+        GradingError: nothing was handed in, or the course or the gradebook cannot be used.
+    """
+    submissions = course.submissions(lessons, students)
+    if not submissions:
+        folder = course.path("submitted", "STUDENT", "LESSON")
+        raise GradingError(f"nothing was handed in; expected {folder}. `nbgrader collect` or a copy puts it there")
+    book, ledger = Gradebook(course), Ledger(course)
+    batch = Batch()
+    for note in filter(None, map(book.enter, sorted({one.lesson for one in submissions}))):
+        if console:
+            console.print(escape(note), highlight=False)
+    cache = Cache(course.work / "cache")
+    names, known = _names(course, submissions, batch), book.known()
+    todo = [one for one in submissions if one in names and (force or not all(key in cache for key in names[one]))]
+    ended = pool.dask(course, todo, dask) if dask else pool.local(course, todo, jobs)
+    with _progress(console) as progress:
+        _keep(ended, cache, batch, progress, len(todo))
+        task = progress.add_task("marks", total=len(names))
+        for one in names:
+            if not force and ledger.is_graded(one, names[one], known):
+                batch.unchanged.append(one)
+            elif one not in batch.failed:
+                if why := book.grade(one):
+                    batch.failed[one] = why
+                else:
+                    ledger.add(one, names[one])
+                    batch.graded.append(one)
+            progress.advance(task)
+    return batch
+
+
+def _names(course: Course, submissions: list[Submission], batch: Batch) -> dict[Submission, list[str]]:
+    """The keys of every submission's executions; one that cannot even be read fails for itself."""
+    names = {}
+    for one in submissions:
+        try:
+            names[one] = execution.names(str(course.root), one)
+        except Exception as error:
+            batch.failed[one] = f"{type(error).__name__}: {error}"
+    return names
+
+
+def _keep(ended: Iterable[pool.Done], cache: Cache, batch: Batch, progress: Progress, total: int) -> None:
+    """Put outcomes into the cache as they come in."""
+    task = progress.add_task("execute", total=total, visible=total > 0)
+    for one, result in ended:
+        progress.advance(task)
+        if isinstance(result, Exception):
+            batch.failed[one] = f"{type(result).__name__}: {result}"
+            continue
+        if result.remarks:
+            batch.remarks[one] = result.remarks
+        for name, outcome in result.outcomes.items():
+            try:
+                cache.put(name, outcome)
+            except OSError as error:
+                batch.failed[one] = f"its outcome cannot be kept in {cache.folder}: {error}"
+
+
+def _progress(console: Console | None) -> Progress:
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=console is None, transient=False)
+
+
+def _tell(console: Console, course: Course, batch: Batch) -> None:
+    for one, lines in sorted(batch.remarks.items()):
+        for line in lines:
+            said = line.removeprefix(f"{one.student}, {one.lesson}/{one.lesson}: ")
+            console.print(f"[yellow]{escape(one.student)}[/], {one.lesson}: {escape(said)}", highlight=False)
+    if batch.failed:
+        table = Table(title="Not graded", title_justify="left")
+        for head in ("student", "lesson", "why"):
+            table.add_column(head)
+        for one, why in sorted(batch.failed.items()):
+            table.add_row(escape(one.student), one.lesson, escape(why))
+        console.print(table)
+    console.print(
+        f"{len(batch.graded)} graded, {len(batch.unchanged)} unchanged, {len(batch.failed)} without marks. "
+        f"Marks: {course.db_url}. Next: `course report`, `nbgrader generate_feedback LESSON`.",
+        highlight=False,
+        soft_wrap=True,
+    )
