@@ -78,7 +78,6 @@ DISGUISED = (
     Piece("pushfq; pop rax", "9c 58", "silent", "mnemonic-list", _NAMES),
 )
 ODD = (
-    Piece("lock cli", "f0 fa", "undefined", "prefix-overlooked", _NAMES),
     Piece("push es, gone in 64-bit mode", "06", "undefined", "illegal-is-not-privileged", _SIGNAL),
     Piece("27, an instruction until 64-bit mode took it away", "27", "undefined", "illegal-is-not-privileged", _SIGNAL),
     Piece("mov eax, [16]: no memory there", "8b 04 25 10 00 00 00", "fault", "segv-is-not-privilege", _SIGNAL),
