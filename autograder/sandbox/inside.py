@@ -57,6 +57,16 @@ def start_kernel(connection_file: str, work: str, environment: Mapping[str, str]
     IPKernelApp.launch_instance(argv=arguments[:3])
 
 
+def limit(wanted: Sequence[tuple[int, int]]) -> None:
+    """Set limits of this process and all that it will start: pairs of resource and value."""
+    import resource  # noqa: PLC0415 - not everywhere
+
+    for what, value in wanted:
+        _, hard = resource.getrlimit(what)
+        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(what, (least, least))
+
+
 def _forget() -> None:
     """Drop what forks of one process would otherwise share: states of random generators, the name of a folder."""
     import random  # noqa: PLC0415
@@ -129,6 +139,7 @@ def _carry(key: selectors.SelectorKey, selector: selectors.BaseSelector) -> None
 
 def main(request: Mapping[str, Any]) -> None:
     """Run as a program: start the forwarders and become the kernel."""
+    limit(request["limits"])
     for port, path in request.get("forwards", {}).items():
         read, write = os.pipe()
         if os.fork() == 0:

@@ -36,10 +36,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import inside, landlock, linux, seccomp
+from . import bubblewrap, inside, landlock, linux, seccomp
 from .level import Isolation, Limits
 from .root import WORK, Plan, copy_submission
-from .usage import disk_usage, usage
+from .usage import disk_usage, threads_of, usage
 
 _WATCH_MS = 100
 _DISK_EVERY = 5
@@ -176,7 +176,7 @@ class _Keeper:
         self._why = ""
 
     def run(self) -> None:
-        said, say = os.pipe()
+        said, say = os.pipe()  # closed by exec
         init = os.fork()
         if init == 0:
             os.close(said)
@@ -184,11 +184,14 @@ class _Keeper:
             _become_init(self._order, self._plan, say)
         os.close(say)
         with os.fdopen(said, "rb") as pipe:
-            error = pipe.read()  # closed when the kernel is about to run
-        if error:
+            words = pipe.read().decode(errors="replace")  # to its end: the kernel is about to run
+        first = init
+        if words.isdecimal():
+            first = int(words)
+        elif words:
             os.kill(init, signal.SIGKILL)
-            raise RuntimeError(error.decode(errors="replace"))
-        self._report(init)
+            raise RuntimeError(words)
+        self._report(first)
         self._watch(init)
         _, status, resources = os.wait4(init, 0)
         self._sweep()
@@ -197,10 +200,14 @@ class _Keeper:
 
     def _report(self, init: int) -> None:
         """Tell the grader the pid, and hand it the namespaces: it could not open them itself."""
-        names = [] if self._order.isolation != Isolation.NAMESPACES else ["pid"]
-        names += ["user"] if self._order.userns else []
-        links = {"pid": "pid_for_children", "user": "user"}
-        fds = [os.open(f"/proc/self/ns/{links[name]}", os.O_RDONLY) for name in names]
+        wanted: dict[str, str] = {}
+        if self._order.isolation == Isolation.NAMESPACES:
+            wanted["pid"] = "/proc/self/ns/pid_for_children"
+            if self._order.userns:
+                wanted["user"] = "/proc/self/ns/user"
+        elif self._order.isolation == Isolation.BUBBLEWRAP:
+            wanted = {"pid": f"/proc/{init}/ns/pid", "user": f"/proc/{init}/ns/user"}
+        names, fds = list(wanted), [os.open(path, os.O_RDONLY) for path in wanted.values()]
         message = json.dumps({"pid": init, "namespaces": names}).encode()
         with contextlib.suppress(OSError):
             socket.send_fds(self._channel, [message], fds)
@@ -258,6 +265,8 @@ def _become_init(order: Order, plan: Plan, say: int) -> NoReturn:
             environment, work = _build_namespaces(order, plan), WORK
         else:
             environment, work = _build_folders(order, plan)
+        if order.isolation == Isolation.BUBBLEWRAP:
+            _become_bubblewrap(order, plan, environment, work, say)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         _become_nobody(order, plan)
@@ -273,6 +282,46 @@ def _become_init(order: Order, plan: Plan, say: int) -> NoReturn:
         os._exit(1)
     os.close(say)
     os._exit(_wait_for(kernel, signals))
+
+
+def _become_bubblewrap(order: Order, plan: Plan, environment: Mapping[str, str], work: str, say: int) -> NoReturn:
+    """Start bubblewrap as the student, tell the pid of the first process in its box, and wait for its end."""
+    _become_user(order)
+    linux.die_with_parent()
+    info, tell = os.pipe()
+    complaints = os.memfd_create("complaints")
+    fds = {"--seccomp": bubblewrap.filter_fd(), "--info-fd": tell}
+    inner = bubblewrap.kernel_command(
+        connection_file=order.connection_file,
+        work=work,
+        environment=dict(environment),
+        forwards=dict(order.forwards),
+        limits=order.limits.by_process(),
+    )
+    os.set_inheritable(tell, True)
+    line = bubblewrap.command(plan, order.run_dir, environment, inner, fds)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            linux.die_with_parent()
+            null = os.open("/dev/null", os.O_RDWR)
+            for fd, standard in ((null, 0), (null, 1), (complaints, 2)):
+                os.dup2(fd, standard)
+            os.execvp(line[0], line)  # noqa: S606 - a list, no shell
+        finally:
+            os._exit(127)
+    os.close(tell)
+    first = bubblewrap.child_pid(info)
+    os.write(say, str(first).encode() if first else os.pread(complaints, 2000, 0) or b"bwrap ended without a word")
+    os.close(say)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+
+
+def _become_user(order: Order) -> None:
+    if order.uid:
+        os.setgroups([])
+        os.setresgid(order.uid, order.uid, order.uid)
+        os.setresuid(order.uid, order.uid, order.uid)
 
 
 def _build_namespaces(order: Order, plan: Plan) -> dict[str, str]:
@@ -306,11 +355,8 @@ def _build_folders(order: Order, plan: Plan) -> tuple[dict[str, str], str]:
 def _become_nobody(order: Order, plan: Plan) -> None:
     """Give up identity, rights and system calls; from here on this process is the student's."""
     linux.bound_capabilities()
-    if order.uid:
-        os.setgroups([])
-        os.setresgid(order.uid, order.uid, order.uid)
-        os.setresuid(order.uid, order.uid, order.uid)
-    order.limits.apply()
+    _become_user(order)
+    inside.limit(order.limits.by_process(others=_others(order)))
     linux.drop_capabilities()
     linux.no_new_privileges()
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -319,17 +365,33 @@ def _become_nobody(order: Order, plan: Plan) -> None:
     if order.isolation == Isolation.LANDLOCK:
         landlock.restrict(*_folders(order, plan))
         families = (seccomp.UNIX, seccomp.NETLINK)
-    seccomp.install(families)
+    try:
+        seccomp.install(families)
+    except OSError:
+        if order.isolation != Isolation.NONE:
+            raise
 
 
-def _folders(order: Order, plan: Plan) -> tuple[list[str], list[str]]:
-    """Return what may be read and what may be written at level landlock."""
+def _others(order: Order) -> int:
+    """Return how many processes count against the box's limit and are not in it.
+
+    The limit counts those of a user. A box has a user of its own where the grader is root, or (since Linux 5.14) where
+    it has a user namespace.
+    """
+    new = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) >= (5, 14)
+    if order.uid or (order.isolation == Isolation.NAMESPACES and new):
+        return 0
+    return threads_of(os.getuid())
+
+
+def _folders(order: Order, plan: Plan) -> tuple[list[str], list[str], list[str]]:
+    """Return what may be read, written and listed at level landlock."""
     inner = [str(path) for path in Path(plan.course).iterdir() if path.name not in ("lessons", "locale")]
     system = ["/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache"]
     system += ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf", "/proc", "/sys/devices/system/cpu"]
     readable = [path for path in plan.readable if path != plan.course]
     devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts")]
-    return [*readable, *inner, *system, plan.cache], [order.run_dir, *devices]
+    return [*readable, *inner, *system, plan.cache], [order.run_dir, *devices], [plan.course]
 
 
 def _start_forwarder(port: int, path: str, say: int) -> None:

@@ -35,12 +35,13 @@ def abi() -> int:
     return max(0, int(version))
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
+def restrict(readable: Iterable[str], writable: Iterable[str], listable: Iterable[str] = ()) -> None:
     """Let this process read beneath some folders and write beneath others, for ever. Needs no_new_privs.
 
     Args:
         readable: folders and files to read and execute; those that are missing are left out.
         writable: folders and files (devices) to do anything with.
+        listable: folders of which the names may be read, and those below.
 
     Raises:
         OSError: the kernel has no Landlock.
@@ -56,6 +57,8 @@ def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
             _allow(ruleset, path, _EXECUTE | _READ_FILE | _READ_DIR)
         for path in writable:
             _allow(ruleset, path, files)
+        for path in listable:
+            _allow(ruleset, path, _READ_DIR)
         _call(_RESTRICT, ctypes.c_long(ruleset), ctypes.c_long(0))
     finally:
         os.close(ruleset)

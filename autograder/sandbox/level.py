@@ -72,21 +72,22 @@ class Limits:
     run_mib: int = 64
     kvm: bool = False
 
-    def apply(self) -> None:
-        """Set what the kernel counts by process, for this one and all that it will start."""
+    def by_process(self, *, others: int = 0) -> list[tuple[int, int]]:
+        """Return what the kernel counts by process or user: resource and limit.
+
+        Args:
+            others: processes and threads of the same user that do not belong to the box.
+        """
         wanted = [
             (resource.RLIMIT_AS, self.address_space_mib << 20),
             (resource.RLIMIT_FSIZE, self.file_mib << 20),
             (resource.RLIMIT_NOFILE, self.open_files),
             (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_NPROC, self.processes),
+            (resource.RLIMIT_NPROC, self.processes + others),
         ]
         if self.cpu_s is not None:
             wanted.append((resource.RLIMIT_CPU, self.cpu_s))
-        for what, value in wanted:
-            _, hard = resource.getrlimit(what)
-            least = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(what, (least, least))
+        return wanted
 
 
 def worse(levels: Sequence[Level]) -> Level:

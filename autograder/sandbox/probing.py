@@ -24,6 +24,7 @@ from .level import Isolation, Level, Limits
 
 _TIMEOUT_S = 60
 _TRIAL_S = 30
+_NOBODY = 61_199
 
 
 def probe() -> Level:
@@ -89,7 +90,9 @@ def _left_open(abi: int, root: bool) -> tuple[str, ...]:
     if abi < 6 and not root:
         gaps.append(f"Landlock's ABI {abi} lets a student's process send signals to the grader")
     if root and (folder := closed(sys.base_prefix)):
-        gaps.append(f"{folder} lets nobody through to Python: answers cannot start it, nor import what is not yet there")
+        gaps.append(
+            f"{folder} lets nobody through to Python: answers cannot start it, nor import what is not yet there"
+        )
     return tuple(f"landlock: {gap}" for gap in gaps)
 
 
@@ -102,9 +105,7 @@ def closed(path: str | Path) -> Path | None:
 def attempt(level: Level) -> str:
     """Try one way; return why it does not work, or an empty string."""
     if level.level is Isolation.BUBBLEWRAP:
-        from . import bubblewrap  # noqa: PLC0415 - rarely needed
-
-        return bubblewrap.refusal()
+        return _attempt_bubblewrap()
     folder = tempfile.mkdtemp(prefix="box-")
     try:
         for name in ("root", "work", "run"):
@@ -114,11 +115,27 @@ def attempt(level: Level) -> str:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _attempt_bubblewrap() -> str:
+    from . import bubblewrap  # noqa: PLC0415 - rarely needed
+
+    if os.getuid() != 0:
+        return bubblewrap.refusal()
+    if folder := closed(sys.base_prefix) or closed(sys.prefix):
+        return f"{folder} lets nobody but root through to Python, and no kernel may be root"
+
+    def become_nobody() -> None:
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+
+    return bubblewrap.refusal(become_nobody, _NOBODY)
+
+
 def _attempt(level: Level, folder: str) -> str:
     from . import keeper, linux  # noqa: PLC0415 - Linux only
     from .root import Plan  # noqa: PLC0415
 
-    uid = 61_199 if os.getuid() == 0 else 0
+    uid = _NOBODY if os.getuid() == 0 else 0
     if uid:
         os.chown(f"{folder}/run", uid, uid)
         Path(folder).chmod(0o755)

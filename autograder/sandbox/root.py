@@ -28,6 +28,7 @@ import shutil
 import site
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from course.guest.cache import cache_dir
@@ -38,10 +39,10 @@ HOME = "/student"
 WORK = f"{HOME}/work"
 CACHE = "/run/cache"
 
-_SYSTEM = ("/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32")
+SYSTEM = ("/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32")
 _ETC = ("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "services")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-_SECRET = ("lessons", "locale")
+SECRET = ("lessons", "locale")
 _SKIPPED = ("*.ipynb", "timestamp.txt", ".ipynb_checkpoints")
 
 
@@ -129,7 +130,7 @@ class Plan:
         linux.pivot_root(root)
 
     def _system(self, root: str) -> None:
-        for path in _SYSTEM:
+        for path in SYSTEM:
             here = Path(path)
             if here.is_symlink():
                 Path(root + path).symlink_to(here.readlink())
@@ -156,22 +157,27 @@ class Plan:
     def _hide_lessons(self, root: str) -> None:
         """Cover what of the package holds solutions; students do not have it."""
         empty = _folder(f"{root}/run/empty", 0o555)
-        for name in _SECRET:
+        for name in SECRET:
             if Path(self.course, name).is_dir():
                 linux.bind(empty, f"{root}{self.course}/{name}")
 
     def _guests(self, root: str) -> str:
         """Bring in the cache; return its path."""
-        top = _folder(root + self.cache)
+        _folder(root + self.cache)
         if Path(self.cache).is_dir():
             linux.bind(self.cache, _folder(root + CACHE), noexec=True)
-            for kind in Path(self.cache).iterdir():
-                if kind.is_dir() and not kind.is_symlink() and kind.name != "locks":
-                    Path(top, kind.name).mkdir(exist_ok=True)
-                    for entry in kind.iterdir():
-                        if not entry.name.startswith("."):
-                            Path(top, kind.name, entry.name).symlink_to(f"{CACHE}/{kind.name}/{entry.name}")
+            for link, target in self.links():
+                Path(root + link).parent.mkdir(exist_ok=True)
+                Path(root + link).symlink_to(target)
         return self.cache
+
+    def links(self) -> Iterator[tuple[str, str]]:
+        """Yield the entries of the cache: path → where the host's is, inside."""
+        for kind in Path(self.cache).iterdir():
+            if kind.is_dir() and not kind.is_symlink() and kind.name != "locks":
+                for entry in kind.iterdir():
+                    if not entry.name.startswith("."):
+                        yield str(entry), f"{CACHE}/{kind.name}/{entry.name}"
 
     def share_cache(self) -> None:
         """Let everybody read the entries of the cache: a box is somebody else than root."""

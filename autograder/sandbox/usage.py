@@ -11,6 +11,8 @@ from . import linux
 
 _RESIDENT = re.compile(r"^Rss(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
+_THREADS = re.compile(r"^Threads:\s+(\d+)$", re.MULTILINE)
+
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
@@ -39,6 +41,19 @@ def usage(pid: int) -> Usage:
         except (OSError, IndexError):
             continue
     return Usage(ticks / os.sysconf("SC_CLK_TCK"), kib << 10, count)
+
+
+def threads_of(uid: int) -> int:
+    """Return how many threads a user has."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        if re.search(rf"^Uid:\s+{uid}\s", text, re.MULTILINE) and (found := _THREADS.search(text)):
+            count += int(found[1])
+    return count
 
 
 def disk_usage(folder: str, *, limit: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from course.guest.cache import cache_dir
 from course.machine.directory import SOCKET_PATH_LIMIT
 from course.machine.process import Process, spawn
 
+from . import linux
 from .keeper import Order
 from .level import Isolation, Level, Limits
 from .probing import closed, probe
@@ -134,8 +135,11 @@ class Box:
     def interrupt(self) -> None:
         """Send SIGINT to the kernel: a running cell gets KeyboardInterrupt."""
         if self.alive():
+            target = self.pid
+            if self.level.level is Isolation.BUBBLEWRAP:  # whose own first process hands no signal on
+                target = next(iter(linux.children(self.pid)), self.pid)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGINT)
+                os.kill(target, signal.SIGINT)
 
     def kill(self) -> None:
         """End all its processes and wait until they are gone; does nothing when they are."""

@@ -31,14 +31,14 @@ def attempts(facts):
         "environment": lambda: secrets(facts["secret"]),
         "become root": lambda: os.setuid(0),
         "become another": lambda: os.setuid(12345),
-        "chown": lambda: os.chown(made("/tmp/x"), 0, 0),
+        "chown": lambda: os.chown(made(), 0, 0),
         "device": lambda: os.mknod("/tmp/disk", 0o600 | 0o060000, os.makedev(8, 0)),
-        "raise limit": lambda: raise_limit(),
+        "raise limit": raise_limit,
         "new user namespace": lambda: call("unshare", 0x10000000),
         "new network": lambda: call("unshare", 0x40000000),
         "clone user namespace": lambda: fork_into(0x10000000 | 17),
         "autograder": lambda: __import__("autograder.checks"),
-        "lessons": lambda: lessons(),
+        "lessons": lessons,
     }
     return {name: attempt(trial) for name, trial in tries.items()}
 
@@ -58,7 +58,7 @@ def refuse(why):
 
 def visible(path):
     """List a folder; an empty one is nothing."""
-    return os.listdir(path) or refuse("there is nothing")
+    return [entry.name for entry in Path(path).iterdir()] or refuse("there is nothing")
 
 
 def connect(family, address):
@@ -104,10 +104,10 @@ def secrets(secret):
     return "os.environ" if secret in str(os.environ) else refuse("nowhere")
 
 
-def made(path):
+def made():
     """Return the path of a new file."""
-    path = os.path.join(os.environ["TMPDIR"], "x")
-    Path(path).write_text("")
+    path = Path(os.environ["TMPDIR"]) / "x"
+    path.write_text("")
     return path
 
 
@@ -115,7 +115,7 @@ def raise_limit():
     """Ask for more processes than allowed."""
     import resource
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (hard + 1, hard + 1))
 
 
