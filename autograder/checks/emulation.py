@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from course.check import Exercise, Outcome, Trial
+from course.check.compare import shorten
 from course.check.emulation.cases import DATA, case, random_case
 from course.check.emulation.counting import judge_counts, judge_expansion
 from course.check.emulation.devices import BUSY_ACCESSES, FIFO_BYTES, OVERRUN, RX_READY, TX_READY, judge_script
@@ -115,8 +116,8 @@ def _no_instruction(trial: Trial) -> None:
         trial.expect(
             done.outcome is Outcome.RAISED and done.error == "ValueError",
             "unknown-passed-over",
-            f"Memory is full of {word:#010x}, which is no instruction; translate: {done.outcome.value} "
-            f"{done.error or ''}; expected ValueError.",
+            f"Memory is full of {word:#010x}, which is no instruction. translate {done.outcome.value} "
+            f"{done.error or shorten(done.value)}; expected ValueError.",
             "What does your last `else` do?",
         )
 

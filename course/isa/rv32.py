@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..error import CourseError, UsageError
 from .assembler import assemble
 from .disassembler import disassemble
 from .emulation import load_unicorn
+from .table import lookup
 
 MNEMONICS = ("add", "sub", "addi", "andi", "lui", "lw", "lbu", "sw", "beq", "bne", "blt", "jal", "jalr", "fence.i",
              "ebreak")  # fmt: skip
@@ -32,6 +34,8 @@ MEMORY_BYTES = 2 * PAGE_BYTES
 EBREAK, FENCE_I = 0x00100073, 0x0000100F
 MASK = 0xFFFFFFFF
 State = dict[str, Any]
+_NUMBERS = {name: f"x{number}" for number, name in enumerate(lookup("riscv32").registers[:32])} | {"fp": "x8"}
+_ABI_NAME = re.compile(rf"\b({'|'.join(_NUMBERS)})\b")
 # opcode and funct3 of what ends a block: branches, jal, jalr, fence.i, and ebreak by its word
 _BRANCH, _JAL, _JALR, _FENCE = 0x63, 0x6F, 0x67, 0x0F
 
@@ -87,9 +91,12 @@ def word_at(memory: bytes | bytearray, address: int) -> int:
 
 
 def text(word: int, pc: int = 0) -> str:
-    """Return an instruction as capstone writes it."""
+    """Return an instruction as capstone writes it, with registers by number; distances count from the instruction."""
     found = disassemble(word.to_bytes(4, "little"), "riscv32", pc)
-    return found[0].text if found and len(found[0].code) == 4 else f"no instruction ({word:#010x})"
+    if not found or len(found[0].code) != 4 or found[0].mnemonic == ".byte":
+        return f"no instruction ({word:#010x})"
+    mnemonic, _, operands = found[0].text.partition(" ")
+    return f"{mnemonic} {_ABI_NAME.sub(lambda name: _NUMBERS[name[0]], operands)}".rstrip()
 
 
 def ends_block(word: int) -> bool:

@@ -103,9 +103,9 @@ def test_the_interpreter_shows_where_it_differs_and_fails(lab):
     """The verdict is there from the beginning; d leads to the difference, End to the exception."""
     view, frame, status = find(lab, 1)
     status.get_by_text("Before the first of 8 steps").wait_for()
-    view.get_by_text("First difference from Unicorn at step 4, addi t0, t0, -1: x6: yours 0x1004").wait_for()
+    view.get_by_text("First difference from Unicorn at step 4, addi x5, x5, -1: x6: yours 0x1004").wait_for()
     frame.press("d")
-    said = "Step 4 of 8, addi t0, t0, -1: x5 became 0x1, x6 became 0x1004. ✗ Differs from here on."
+    said = "Step 4 of 8, addi x5, x5, -1: x5 became 0x1, x6 became 0x1004. ✗ Differs from here on."
     status.get_by_text(said).wait_for()
     assert view.locator("tr.changed th").all_inner_texts() == ["x5", "x6"]
     lab.screenshot("interpreter")

@@ -62,7 +62,7 @@ def test_the_first_difference_is_marked():
     shown = Interpreter(unsigned, PROGRAM, compare=True, fuel=20)
     assert shown.record.difference.step == 4
     assert shown.record.difference.rows == (("x5", "0x1002", "0x2"),)
-    assert "First difference from Unicorn at step 4, addi t0, t0, -1: x5: yours 0x1002" in str(shown)
+    assert "First difference from Unicorn at step 4, addi x5, x5, -1: x5: yours 0x1002" in str(shown)
     assert [step["note"] for step in shown.run["steps"][2:5]] == ["", "differs from here on", ""]
     assert shown.run["end"] == "out of fuel after 20 steps"
 
@@ -196,7 +196,7 @@ def test_without_a_front_end_the_run_is_a_table():
     bundle, _ = Interpreter(raises, PROGRAM, title="Mine & yours")._repr_mimebundle_()
     text = bundle["text/plain"].splitlines()
     assert text[0] == "Mine & yours"
-    assert "addi t0, zero, 3" in text[1]
+    assert "addi x5, x0, 3" in text[1]
     assert text[-1] == "end:  step 2 went wrong"
     assert "<caption>Mine &amp; yours</caption>" in bundle["text/html"]
     assert "✗ it raised KeyError: 4" in bundle["text/html"]

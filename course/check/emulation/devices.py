@@ -44,7 +44,7 @@ def judge_script(  # noqa: PLR0917 - calls read like rows of a table
             trial.wrong(
                 misconception,
                 f"{what} Event {at} of {len(script)}, {_told(script[at])}: expected {want:#x}, obtained "
-                f"{shorten(obtained)}. Before it came: {before}.",
+                f"{hex(obtained) if isinstance(obtained, int) else shorten(obtained)}. Before it came: {before}.",
                 hint,
             )
     trial.equal(sent, got["sent"], misconception, f"{what} The bytes sent differ.", hint)

@@ -44,7 +44,8 @@ def judge_slowdown(trial: Trial, *, disturbed: bool) -> None:
 
 def _judge_factor(trial: Trial, made: Samples, name: str, want: float, got: object) -> None:
     runs = ", ".join(f"({rounds:,}, {seconds:.3f} s)" for rounds, seconds in made[name][:4])
-    shown = f"{name}: expected {want:.2f}, obtained {shorten(got)}. Its first runs: {runs}."
+    shown_value = f"{got:.2f}" if isinstance(got, float) else shorten(got)
+    shown = f"{name}: expected {want:.2f}, obtained {shown_value}. Its first runs: {runs}."
     if not isinstance(got, int | float) or isinstance(got, bool):
         trial.wrong("not-a-number", shown, "A factor is a number.")
     if abs(got * want - 1) <= 2 * _TOLERANCE:

@@ -153,7 +153,7 @@ def _judge_extent(trial: Trial, instructions: Sequence[rv32.Executed], want: See
     if not rv32.ends_block(last.word) and got["next"] != want["next"]:
         trial.wrong(
             "crosses-page",
-            f"{shown}\nIt goes on into the page at {want['next']:#x}; it returned {got['next']!r}.",
+            f"{shown}\nIt goes on into the page at {want['next']:#x}; it returned {_place(got['next'])}.",
             "Somebody may replace or forbid that page alone. A block ends where its page ends.",
         )
 
@@ -172,6 +172,11 @@ def _judge_registers(trial: Trial, before: rv32.State, want: Seen, got: Seen, sh
         trial.wrong("wrong-value", said, "Which of your lines writes this register?")
 
 
+def _place(address: int | None) -> str:
+    """An address as a person reads it."""
+    return "None" if address is None else f"{address} ({address:#x})"
+
+
 def _judge_end(trial: Trial, instructions: Sequence[rv32.Executed], want: Seen, got: Seen, shown: str) -> None:
     """Where does control go, and what becomes of the cache?"""
     last = instructions[-1]
@@ -181,7 +186,7 @@ def _judge_end(trial: Trial, instructions: Sequence[rv32.Executed], want: Seen, 
         trial.wrong("clears-without-need", f"{shown}\nIt emptied the cache.", "Which one instruction asks for that?")
     if want["next"] == got["next"]:
         trial.wrong("differs", f"{shown}\nIt differs from Unicorn.", "Compare it line by line.")
-    said = f"{shown}\nIt returned {got['next']!r}, expected {want['next']!r}."
+    said = f"{shown}\nIt returned {_place(got['next'])}, expected {_place(want['next'])}."
     if last.word == rv32.EBREAK:
         trial.wrong("no-end", said, "After ebreak there is no next block: return None.")
     if last.word & 0x7F == 0x67:
@@ -189,7 +194,9 @@ def _judge_end(trial: Trial, instructions: Sequence[rv32.Executed], want: Seen, 
         if got["next"] == (want["next"] or 0) | 1:
             trial.wrong("odd-target", said, "jalr clears bit 0 of the sum.")
         trial.wrong(
-            "link-before-target" if same else "wrong-target", said, "Read the target before you write the link."
+            "link-before-target" if same else "wrong-target",
+            said,
+            "Which of the two does jalr need first, the old value or the link?",
         )
     if got["next"] is None:
         trial.wrong("falls-off", said, "Every path through the text has to return an address.")
