@@ -186,10 +186,10 @@ def _edges(trial: Trial) -> None:
     driver = Driver(8)
     driver.memory[-4:] = b"edge"
     driver.describe(2, MEMORY_BYTES - 4, 4)
-    driver.describe(4, MEMORY_BYTES, 0)
+    driver.describe(4, MEMORY_BYTES - 4, 0)
     driver.announce(2)
     driver.announce(4)
-    done = kick(trial, driver, 0, "Two buffers: the last 4 bytes of memory, and an empty one at its end.")
+    done = kick(trial, driver, 0, "Two buffers: the last 4 bytes of memory, and an empty one.")
     trial.equal(b"edge", done["output"], "edge-of-memory", "The last 4 bytes of memory were offered.")
 
 
