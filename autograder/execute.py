@@ -18,13 +18,15 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import sys
 import tempfile
 import weakref
 from pathlib import Path
 from typing import Any
 
-from traitlets import Enum, Integer
+from traitlets import Enum, Integer, Unicode
 
+from . import variants
 from .going_on import GoingOn, Node
 from .judge import Court, Judge, JudgeError
 from .session import Result, Test
@@ -33,12 +35,19 @@ from .split import Needs, Plan, is_test, modules, source_notebook
 VERDICTS = "course"
 """Key of the notebook's metadata under which verdicts are kept: ``{"verdicts": {grade id: […]}, "sandbox": …}``."""
 
+_RUN_MIB = 1024
+"""Room for the disks of machines that checks start."""
+
 
 class SplitExecute(GoingOn):
     """Executes a notebook with its tests outside the student's process."""
 
     check_timeout = Integer(900, help="seconds for one test cell, all calls of answers included").tag(config=True)
-    sandbox = Enum(["auto", "none"], "none", help="whether kernels are started in boxes, where this machine can").tag(
+    sandbox = Enum(["auto", "none"], "auto", help="whether kernels are started in boxes, where this machine can").tag(
+        config=True
+    )
+
+    course_secret = Unicode("", help="makes each student's own inputs; empty: all get the same (see variants)").tag(
         config=True
     )
 
@@ -58,6 +67,8 @@ class SplitExecute(GoingOn):
             self._needs = self._plan(nb, resources)
             self._results: dict[int, Result] = {}
             self._kernels = 0
+            self._box: Any = None
+            self._level = "none"
             stack.callback(self._end_judge)
             nb, resources = super().preprocess(nb, resources)
         verdicts = {}
@@ -97,12 +108,18 @@ class SplitExecute(GoingOn):
             preamble=needs.preamble,
             functions=needs.functions,
             values=needs.values,
+            seed=self.seed(self.resources),
         )
         result = self._present(test)
         if result.marks < test.points and not self._alive() and self.ready():
             # The kernel ended meanwhile: by this answer, or by a trap of a cell before. Whose fault it was shows now.
             result = self._present(dataclasses.replace(test, answers=str(self._answers_path)))
         return result
+
+    def seed(self, resources: Any) -> int | None:
+        """The seed of the student whose submission this is; None without a secret."""
+        names = resources.get("nbgrader", {})
+        return variants.seed(self.course_secret, str(names.get("student", "")), str(names.get("assignment", "")))
 
     def _present(self, test: Test) -> Result:
         timeout = max(1.0, min(self.check_timeout, self._left()))
@@ -115,12 +132,10 @@ class SplitExecute(GoingOn):
 
     def _present_judge(self) -> Judge:
         if self._judge is None or not self._judge.alive:
-            folder = self._run_dir / "judge"
-            folder.mkdir(exist_ok=True)
             wanted = set()
             for index, needs in self._needs.items():
                 wanted |= modules(self.nb.cells[index].source).union(*(modules(code) for _, code in needs.preamble))
-            self._judge = self._court.judge(folder, modules=wanted)
+            self._judge = self._court.judge(self._run_dir / "judge", modules=wanted, box=self._box)
         return self._judge
 
     def _end_judge(self) -> None:
@@ -151,28 +166,57 @@ class SplitExecute(GoingOn):
     # ── the kernel ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def kernel_options(self) -> dict[str, Any]:
-        """A folder without notebooks, temporary files where they are removed, no startup files of others."""
+        """Start kernels in a copy of the submission without notebooks; a box makes its own copy of that."""
+        self._end_judge()
+        submission = self.resources.get("metadata", {}).get("path")
         self._kernels += 1
         self._run_dir = self._folder / str(self._kernels)
         work = self._run_dir / "work"
-        submission = self.resources.get("metadata", {}).get("path")
         if submission:
             shutil.copytree(submission, work, ignore=_not_for_students, symlinks=True)
         else:
             work.mkdir(parents=True)
+        if self._boxes():
+            return {"cwd": str(work)}
         (self._run_dir / "tmp").mkdir()
         environment = {"TMPDIR": str(self._run_dir / "tmp"), "IPYTHONDIR": str(self._run_dir / "ipython")}
         return {"cwd": str(work), "env": os.environ | environment}
 
     def started(self) -> None:
         """Let the kernel serve calls of its answers."""
+        self._box = getattr(self.km.provisioner, "box", None)
+        if self._box is not None:
+            self._run_dir = self._box.run_dir
+        folder = self._run_dir / "judge"
+        folder.mkdir()
+        if self._box is not None and self._box.uid != os.getuid():
+            os.chown(folder, self._box.uid, self._box.uid)
         self._answers_path = self._run_dir / "answers"
         serve = f"__import__('course.check.service', fromlist=['serve']).serve({str(self._answers_path)!r}, globals())"
         said = self.silently(serve, self.startup_timeout or 60)
         if said is None or said.get("status") != "ok":
             raise JudgeError(f"the kernel cannot serve calls of answers: {(said or {}).get('evalue', 'it ended')}")
 
-    _level = "none"
+    def _boxes(self) -> bool:
+        """Have this process's kernels started in boxes, if that is wanted and can be."""
+        if not sys.platform.startswith("linux"):
+            self._level = f"none; {sys.platform} is not Linux"
+            return False
+        from .sandbox import Isolation, SandboxProvisioner, probe, register, unregister  # noqa: PLC0415 - Linux only
+
+        level = probe() if self.sandbox == "auto" else None
+        if level is None or level.level is Isolation.NONE:
+            self._level = str(level or "none; not wanted")
+            if self._kernels == 1:
+                self.log.warning("%s", level.warning if level else "Students' code runs with your rights: no sandbox.")
+            unregister()
+            return False
+        self._level = str(level)
+        if level.warning and self._kernels == 1:
+            self.log.warning("%s", level.warning)
+        SandboxProvisioner.limits = dataclasses.replace(SandboxProvisioner.limits, run_mib=_RUN_MIB)
+        register()
+        return True
 
 
 def _not_for_students(folder: str, names: list[str]) -> list[str]:

@@ -26,15 +26,20 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from course.error import CourseError
 
+from .entering import enter, place
 from .session import Result, Session, Test
+
+if TYPE_CHECKING:
+    from .sandbox import Box
 
 _PR_SET_PDEATHSIG = 1
 _START_S = 120.0
 MAX_LINE_BYTES = 64 << 20
+_MAX_FDS = 8
 
 
 class JudgeError(CourseError):
@@ -79,27 +84,32 @@ class Court:
         """False once the usher has ended."""
         return os.getpid() == self._owner and self._usher.poll() is None
 
-    def judge(self, run_dir: Path, *, modules: Iterable[str] = (), enter: Mapping[str, Any] | None = None) -> Judge:
+    def judge(self, run_dir: Path, *, modules: Iterable[str] = (), box: Box | None = None) -> Judge:
         """Fork a judge for one submission.
 
         Args:
             run_dir: where its machines and files lie; it has to exist.
             modules: what its tests import, so that it is imported once for all submissions.
-            enter: ``{"call": "module:function", …}``: called in the judge with the other items before it does anything,
-                such as entering the student's namespaces.
+            box: the box of the student's kernel, to be entered before anything else.
 
         Raises:
             JudgeError: the usher has ended.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        order = {"run_dir": str(run_dir), "modules": sorted(set(modules)), "enter": dict(enter or {})}
+        order: dict[str, Any] = {"run_dir": str(run_dir), "modules": sorted(set(modules)), "where": None}
+        fds: list[int] = []
         with theirs:
             try:
-                self._wire.send(order, theirs.fileno())
+                if box is not None:
+                    order["where"], fds = place(box)
+                self._wire.send(order, theirs.fileno(), *fds)
                 pid = int(self._wire.receive(time.monotonic() + _START_S)["pid"])
             except (OSError, JudgeError) as error:
                 ours.close()
                 raise JudgeError(f"no judge could be started: {error}") from None
+            finally:
+                for fd in fds:
+                    os.close(fd)
         return Judge(self, pid, _Wire(ours))
 
     def end(self, pid: int) -> None:
@@ -182,7 +192,7 @@ class _Wire:
                 raise JudgeError("it was not done in time")
             self._end.settimeout(left)
             try:
-                data, got, _, _ = socket.recv_fds(self._end, 1 << 16, 4)
+                data, got, _, _ = socket.recv_fds(self._end, 1 << 16, _MAX_FDS)
             except TimeoutError:
                 continue
             fds += got
@@ -216,33 +226,32 @@ def main(fd: int) -> None:
                     judges.discard(order["kill"])
                 wire.send({})
                 continue
-            [end] = fds
             _import(order["modules"])
             pid = os.fork()
             if pid == 0:
-                _judge(order, end, wire)
-            os.close(end)
+                _judge(order, fds, wire)
+            for end in fds:
+                os.close(end)
             judges.add(pid)
             wire.send({"pid": pid})
     for pid in judges:
         _kill(pid)
 
 
-def _judge(order: Mapping[str, Any], fd: int, usher: _Wire) -> None:
+def _judge(order: Mapping[str, Any], fds: list[int], usher: _Wire) -> None:
     """Be the judge of one submission; never returns."""
     status = 1
     try:
         os.setsid()
         _dies_with_parent()
         usher.close()
+        end, *places = fds
+        if order["where"] is not None:
+            enter(order["where"], places)
         os.environ["TMPDIR"] = order["run_dir"]
         tempfile.tempdir = None
         os.chdir(order["run_dir"])
-        if order["enter"]:
-            options = dict(order["enter"])
-            module, _, function = options.pop("call").partition(":")
-            getattr(importlib.import_module(module), function)(**options)
-        wire = _Wire(socket.socket(fileno=fd))
+        wire = _Wire(socket.socket(fileno=end))
         session = Session()
         with contextlib.suppress(JudgeError, OSError):
             while True:

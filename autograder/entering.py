@@ -1,0 +1,86 @@
+"""How a judge gets to the place where a student's kernel is: same processes, same sockets, same files.
+
+Checks hand answers the pids of processes and the paths of sockets and files that the judge has made; both sides have to
+mean the same by them, and the student has to be allowed to use them. So the judge, a fork that has imported all that it
+needs, steps into the box before it does anything:
+
+    grader is root     all namespaces of the box, its root directory included, and the user that the student is there;
+                       nothing of the host can be reached any more, by a test or by what a test runs for a student
+    somebody else      the box's processes (and its user namespace); files stay the host's, the user is the same anyway
+    no namespaces      nothing to enter; the student's user
+
+It takes over the box's filter of system calls, since checks run programs that answers are. What the student can do to
+it is to kill it, which costs the student's own marks; it cannot be traced or read (it is not "dumpable").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .sandbox import Box
+
+_KINDS = ("user", "mnt", "net", "ipc", "uts", "pid")
+"""In this order: the right to enter the others may come from the first; the last holds for children only."""
+
+
+def place(box: Box) -> tuple[dict[str, Any], list[int]]:
+    """Say where a box is: plain data, and descriptors that go with it, which the caller closes."""
+    found = {name: os.dup(fd) for name, fd in box.namespaces.items()}
+    if found and os.getuid() == 0 and "user" not in found:
+        for kind in set(_KINDS) - {"user", *found}:
+            with contextlib.suppress(OSError):
+                found[kind] = os.open(f"/proc/{box.pid}/ns/{kind}", os.O_RDONLY)
+    names = [kind for kind in _KINDS if kind in found]
+    where = {"namespaces": names, "uid": box.uid if box.uid != os.getuid() else None, "level": str(box.level.level)}
+    return where, [found[name] for name in names]
+
+
+def enter(where: Mapping[str, Any], fds: list[int]) -> None:
+    """Step to where `place` says. Returns in a process that may be a child of the caller's; the caller's waits then."""
+    from .sandbox import linux, seccomp  # noqa: PLC0415 - only on Linux, only for boxes
+    from .sandbox.root import Plan  # noqa: PLC0415
+
+    environment = Plan.here().environment()
+    names: list[str] = where["namespaces"]
+    for name, fd in zip(names, fds, strict=True):
+        linux.setns(fd, 0)
+        os.close(fd)
+        if name == "user":
+            linux.die_with_parent()
+    if "pid" in names:
+        _go_on_as_child()
+    if "mnt" in names:
+        os.environ.clear()
+        os.environ.update(environment)
+    elif "pid" in names:
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
+        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    if (uid := where["uid"]) is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    linux.drop_capabilities()
+    linux.no_new_privileges()
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    linux.die_with_parent()
+    with contextlib.suppress(OSError):
+        seccomp.install()
+
+
+def _go_on_as_child() -> None:
+    """Become a child: only children are in a PID namespace that was entered. The parent ends when it does."""
+    from .sandbox import linux  # noqa: PLC0415
+
+    pid = os.fork()
+    if pid == 0:
+        linux.die_with_parent()
+        return
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+    os.killpg(0, signal.SIGKILL)
