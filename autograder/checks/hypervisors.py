@@ -52,8 +52,8 @@ def _loops(trial: Trial) -> None:
 
 @violates_pg.step("instructions of processors that nobody has built are judged by the definition")
 def _invented(trial: Trial) -> None:
-    for n in range(10):
-        instructions.judge_violations(trial, instructions.invented(trial), f"processor {n + 1} of ten invented ones")
+    for n in range(6):
+        instructions.judge_violations(trial, instructions.invented(trial), f"processor {n + 1} of six invented ones")
 
 
 # ── vmm ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -145,7 +145,7 @@ def _everywhere(trial: Trial) -> None:
 
 @place.step("stacks of every kind are understood, whatever their parts are called")
 def _anonymous(trial: Trial) -> None:
-    for _ in range(4):
+    for _ in range(2):
         for stack in stacks.stacks(trial.rng):
             stacks.judge_place(trial, stack)
 

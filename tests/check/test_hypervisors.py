@@ -191,6 +191,34 @@ def test_disguised_processes_are_not_what_they_call_themselves():
         assert b"accel=kvm" in seen[live.FELL_BACK.text].joinpath("cmdline").read_bytes()
 
 
+def by_one_namespace(pid):
+    """Look at the mount namespace only."""
+    same = Path(f"/proc/{pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
+    return "process" if same else "container"
+
+
+def by_cgroup(pid):
+    """Look for the name of a product."""
+    return "container" if "docker" in Path(f"/proc/{pid}/cgroup").read_text() else "process"
+
+
+@pytest.mark.parametrize(
+    ("answer", "misconception"), [(by_one_namespace, "one-namespace-is-enough"), (by_cgroup, "container-overlooked")]
+)
+def test_containers_are_not_told_by_one_sign(answer, misconception):
+    """Where containers can be started, answers that look at one sign of them are told so."""
+    check = Exercise("identify")
+
+    @check.step("containers of two kinds are told from a process")
+    def _(trial):
+        live.judge_identities(trial, (live.PLAIN, live.CONTAINER, live.NARROW))
+
+    with live.running([live.NARROW]) as found:
+        if not found:
+            pytest.skip("this system refuses user namespaces")
+    assert check.examine(answer).misconception == misconception
+
+
 def test_a_kind_that_cannot_be_started_is_left_out():
     """A machine without a program goes on without its kind."""
     missing = live.Kind("tcg", "nothing", lambda _: ["no-such-program-anywhere"])

@@ -161,22 +161,6 @@ def by_accel_text(pid):
     return found
 
 
-@mutant("identify", "one-namespace-is-enough")
-def mount_namespace_only(pid):
-    found = descriptors_then_contents(pid)
-    if found == "container":
-        return found if os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt") else "process"
-    return found
-
-
-@mutant("identify", "container-overlooked")
-def by_cgroup(pid):
-    found = descriptors_then_contents(pid)
-    if found in ("container", "process"):
-        return "container" if "docker" in Path(f"/proc/{pid}/cgroup").read_text() else "process"
-    return found
-
-
 @mutant("identify", "emulator-overlooked")
 def everything_of_qemu_translates(pid):
     found = descriptors_then_contents(pid)
