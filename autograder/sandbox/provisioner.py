@@ -129,7 +129,8 @@ class SandboxProvisioner(KernelProvisionerBase):
         run_dir = self._run_dir = self._run_dir or Path(tempfile.mkdtemp(prefix="run-"))
         run_dir.mkdir(mode=0o700, exist_ok=True)
         try:
-            self.box = await asyncio.to_thread(lambda: zygote().box(Path(self._work), run_dir, self.limits))
+            key = self.parent.session.key if self.parent is not None else None  # its clients survive a restart
+            self.box = await asyncio.to_thread(lambda: zygote().box(Path(self._work), run_dir, self.limits, key=key))
             await self._ready(self.box)
         except BaseException:
             self._discard()

@@ -228,6 +228,7 @@ class Zygote:
         limits: Limits | None = None,
         *,
         forwards: Mapping[int, Path] | None = None,
+        key: bytes | None = None,
     ) -> Box:
         """Start a kernel in a new box. Threads may call this at the same time.
 
@@ -236,12 +237,14 @@ class Zygote:
             run_dir: an own folder for sockets and files that the box and the judge share; its path is short.
             limits: what the box may use.
             forwards: TCP port on the box's 127.0.0.1 → Unix socket in `run_dir`.
+            key: signs the messages of the kernel's clients; None for a new one.
 
         Raises:
             SandboxError: the box could not be made.
             UsageError: a folder is missing or its path too long for sockets.
         """
         order = self._order(workdir, run_dir, limits or Limits(), forwards or {})
+        _write_connection_file(order, key or os.urandom(16).hex().encode())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         lease: socket.socket | None = None
         try:
@@ -298,7 +301,7 @@ class Zygote:
             root=str(self._folder / "root"),
             work=str(work),
             run_dir=str(run),
-            connection_file=_connection_file(run),
+            connection_file=str(run / "kernel.json"),
             uid=0,
             forwards={str(port): str(path) for port, path in forwards.items()},
             limits=limits,
@@ -318,15 +321,12 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _connection_file(run_dir: Path) -> str:
-    """Write down where the kernel of a box is to listen, and its key; return the path."""
+def _write_connection_file(order: Order, key: bytes) -> None:
+    """Write down where the kernel of a box is to listen, and its key."""
     from jupyter_client.connect import write_connection_file  # noqa: PLC0415 - half the time of this package's import
 
-    ports = {f"{name}_port": number for number, name in enumerate(_CHANNELS, start=1)}
-    path = run_dir / "kernel.json"
-    key = os.urandom(16).hex().encode()
-    write_connection_file(str(path), transport="ipc", ip=str(run_dir / "kernel"), key=key, **ports)  # type: ignore[arg-type]
-    return str(path)
+    ports: dict[str, Any] = {f"{name}_port": number for number, name in enumerate(_CHANNELS, start=1)}
+    write_connection_file(order.connection_file, transport="ipc", ip=f"{order.run_dir}/kernel", key=key, **ports)
 
 
 def sockets(run_dir: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from jupyter_client import BlockingKernelClient
 from autograder.sandbox import Box
 from autograder.sandbox.zygote import sockets
 
-PATIENCE_S = 15
+PATIENCE_S = 120
 
 
 class Student:

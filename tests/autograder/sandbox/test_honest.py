@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autograder.sandbox import probing
-from tests.autograder.sandbox.student import await_until
+from tests.autograder.sandbox.student import PATIENCE_S, await_until
 
 LEVELS = ["namespaces", "userns", "bubblewrap"]
 ALL = [*LEVELS, "landlock"]
@@ -100,20 +100,21 @@ def test_the_grader_interrupts_a_cell(enter, level):
 def test_a_forwarded_port_reaches_a_socket_outside(enter, folders, level):
     """Lesson 10 onwards: the cluster runs outside, and answers on the box's own 127.0.0.1."""
     path = folders[1] / "pve.sock"
+    student = enter(level, forwards={8006: path})
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         path.chmod(0o666)
         server.listen()
-        thread = threading.Thread(target=_answer_twice, args=(server,))
+        thread = threading.Thread(target=_answer_twice, args=(server,), daemon=True)
         thread.start()
-        said = enter(level, forwards={8006: path}).run(
+        said = student.run(
             "import socket\n"
             "for word in (b'one', b'x' * 300_000):\n"
             "    with socket.create_connection(('127.0.0.1', 8006)) as client:\n"
             "        client.sendall(word); client.shutdown(socket.SHUT_WR)\n"
             "        with client.makefile('rb') as answer: print(len(answer.read()))"
         )
-        thread.join()
+        thread.join(PATIENCE_S)
     assert said == "6\n600000\n"
 
 
@@ -130,7 +131,8 @@ def _answer_twice(server: socket.socket) -> None:
 def test_a_program_of_another_machine_runs(enter, level):
     """QEMU's user-mode emulation."""
     said = enter(level).run(
-        "from course.isa import programs, userland\nprint(userland.run(programs.hello('aarch64', 'hi'), 'aarch64').stdout)"
+        "from course.isa import programs, userland\n"
+        "print(userland.run(programs.hello('aarch64', 'hi'), 'aarch64', timeout_s=100).stdout)"
     )
     assert said == "b'hi'\n"
 

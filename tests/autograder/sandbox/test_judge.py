@@ -109,7 +109,7 @@ def test_a_judge_ends_when_its_time_is_over_or_its_box_ends(enter):
         judge.result(0.2)
     with judge_in(box, signal.pause) as judge:
         box.kill()
-        with pytest.raises(JudgeError, match="ended without a result|could not enter"):
+        with pytest.raises(JudgeError, match=r"ended without a result|could not enter"):
             judge.result(60)
     with pytest.raises(JudgeError, match="cannot enter"):
         judge_in(box, os.getpid)
