@@ -126,8 +126,9 @@ class ShadowGuest:
         regs.update(r13=int(write), r14=address, r15=regs.rip, rip=self._handler)
 
     def report(self) -> dict[str, Any]:
-        """What became of it, as plain data: result (``eax``), output, faults, injected, ended."""
+        """What became of it, as plain data: result (``eax``), output, faults, injected, exits, ended."""
         return {
+            "exits": self.vcpu.exits,
             "result": self.vcpu.regs.eax,
             "output": bytes(self.output),
             "faults": list(self.faults),

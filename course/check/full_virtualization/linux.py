@@ -1,20 +1,24 @@
-"""A Linux guest, stopped: its physical memory in a file, and what QEMU says about its virtual addresses.
+"""A Linux guest, stopped: its page tables, and what QEMU says about its virtual addresses.
 
-Each process makes such a snapshot once per name and keeps it; the file goes when the process does.
+Each process makes such a snapshot once per name and keeps it. For an answer it becomes a file as large as the guest's
+memory, in which all pages that are no tables are holes: half a megabyte on the disk instead of a hundred.
 """
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import functools
 import os
 import random
 import re
+import struct
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...machine import Machine
+from ...vcpu.paging import ADDRESS, ENTRIES, PAGE, PS, P
 
 RAM_BYTES = 128 << 20
 TEXT, DIRECT_MAP = 0xFFFFFFFF81000000, 0xFFFF888000000000
@@ -27,13 +31,24 @@ class Snapshot:
 
     Attributes:
         cr3: as its processor has it.
-        ram: path of the file that holds its physical memory from address 0 on.
+        tables: the content of each page that is a table, by physical address.
         truth: kind of address → virtual address → what QEMU's ``gva2gpa`` says, None where nothing is mapped.
     """
 
     cr3: int
-    ram: str
+    tables: dict[int, bytes]
     truth: dict[str, dict[int, int | None]]
+
+    @contextmanager
+    def file(self) -> Iterator[str]:
+        """Lend the path of a file whose byte n is the byte at physical address n."""
+        with tempfile.TemporaryDirectory(prefix="course-walk-") as directory:
+            path = Path(directory, "ram")
+            with path.open("wb") as file:
+                for address, content in self.tables.items():
+                    os.pwrite(file.fileno(), content, address)
+                file.truncate(RAM_BYTES)
+            yield str(path)
 
 
 @functools.cache
@@ -46,12 +61,13 @@ def snapshot(name: str) -> Snapshot:
         vm.console.run("ls /proc > /dev/null")
         vm.pause()
         registers = vm.hmp("info registers")
-        cr3, stack, rip = (int(_register(name, registers), 16) for name in ("CR3", "RSP", "RIP"))
+        names = ("CR3", "RSP", "RIP", "GDT", "IDT")
+        cr3, stack, rip, *tables = (int(_register(name, registers), 16) for name in names)
         truth = {
             kind: {address: ask(vm, address) for address in addresses}
-            for kind, addresses in _addresses(rng, stack, rip).items()
+            for kind, addresses in _addresses(rng, stack, rip, tables).items()
         }
-        return Snapshot(cr3, _keep(vm.read_memory(0, RAM_BYTES)), truth)
+        return Snapshot(cr3, _tables(vm, cr3), truth)
 
 
 def ask(vm: Machine, address: int) -> int | None:
@@ -61,12 +77,12 @@ def ask(vm: Machine, address: int) -> int | None:
 
 
 def _register(name: str, registers: str) -> str:
-    found = re.search(rf"\b{name}=([0-9a-f]+)", registers)
+    found = re.search(rf"\b{name}=\s*([0-9a-f]+)", registers)
     assert found, f"QEMU tells no {name}"
     return found[1]
 
 
-def _addresses(rng: random.Random, stack: int, rip: int) -> dict[str, list[int]]:
+def _addresses(rng: random.Random, stack: int, rip: int, tables: list[int]) -> dict[str, list[int]]:
     """Addresses of each kind, chosen at random."""
     direct = [DIRECT_MAP + rng.randrange(RAM_BYTES) for _ in range(24)]
     return {
@@ -74,6 +90,7 @@ def _addresses(rng: random.Random, stack: int, rip: int) -> dict[str, list[int]]
         "kernel text": [TEXT + rng.randrange(8 << 20) for _ in range(24)],
         "kernel stack": [stack, stack - 8, *((stack & -4096) + rng.randrange(4096) for _ in range(4))],
         "all of RAM": direct,
+        "descriptor tables": [*tables, *(table + rng.randrange(4096) for table in tables)],
         "fixed addresses": [0xFFFFFFFFFF5FB000, 0xFFFFFFFFFF5FD0F0, 0xFFFFFFFFFF600000],
         "nothing": [
             0xDEAD0000 + rng.randrange(1 << 12),
@@ -85,19 +102,16 @@ def _addresses(rng: random.Random, stack: int, rip: int) -> dict[str, list[int]]
     }
 
 
-def _keep(data: bytes) -> str:
-    handle, path = tempfile.mkstemp(prefix="course-ram-")
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:
-            Path(path).unlink(missing_ok=True)
-
-    atexit.register(remove)
-    zeros = bytes(1 << 16)
-    with os.fdopen(handle, "wb") as file:
-        for at in range(0, len(data), len(zeros)):  # what is empty takes no room on the disk
-            if (piece := data[at : at + len(zeros)]) != zeros:
-                os.pwrite(file.fileno(), piece, at)
-        file.truncate(len(data))
-    return path
+def _tables(vm: Machine, cr3: int) -> dict[int, bytes]:
+    """Every page that is a table, by physical address: a walk reads no other."""
+    kept: dict[int, bytes] = {}
+    waiting = [(cr3 & ADDRESS, 4)]
+    while waiting:
+        table, level = waiting.pop()
+        if table in kept or table > RAM_BYTES - PAGE:
+            continue
+        kept[table] = vm.read_memory(table, PAGE)
+        entries = struct.unpack(f"<{ENTRIES}Q", kept[table])
+        if level > 1:
+            waiting += [(entry & ADDRESS, level - 1) for entry in entries if entry & P and not entry & PS]
+    return kept

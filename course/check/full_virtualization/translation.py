@@ -124,9 +124,14 @@ class Case:
     hint: str
 
 
+def image(case: Case) -> bytes:
+    """Return the machine code of a case, with its beginning and its end."""
+    return assemble(f"xor ebx, ebx\n{case.source}\n{_END}", "x86_64", START)
+
+
 def judge_rewrite(trial: Trial, case: Case, engine: str = "best", *, cheaper: int = 1) -> None:
     """Let the answer rewrite a guest; run both and compare output, flag and exits."""
-    code = assemble(f"xor ebx, ebx\n{case.source}\n{_END}", "x86_64", START)
+    code = image(case)
     got = trial.call(code, FLAG)
     trial.expect(isinstance(got, bytes), "not-bytes", f"Expected machine code as bytes, got {shorten(got)}.")
     before, after = run_with_flag(engine, code), run_with_flag(engine, got)

@@ -149,15 +149,14 @@ def _walk_linux(trial: Trial) -> None:
 
 def judge_linux(trial: Trial, linux: Snapshot, each: int) -> None:
     """Let the answer translate some addresses of each kind in a stopped Linux."""
-    for kind, addresses in linux.truth.items():
-        if kind == "not canonical":
-            continue
-        chosen = trial.rng.sample(sorted(addresses), min(each, len(addresses)))
-        truth = {address: addresses[address] for address in chosen}
-        about = f"In a stopped Linux ({kind}), "
-        judge_walk(
-            trial, linux.cr3, linux.ram, truth, "linux-differs", hint="Print each entry on the way in hex.", about=about
-        )
+    hint = "Print each entry on the way in hex."
+    kinds = {kind: addresses for kind, addresses in linux.truth.items() if kind != "not canonical"}
+    with linux.file() as ram:
+        for kind, addresses in kinds.items():
+            chosen = trial.rng.sample(sorted(addresses), min(each, len(addresses)))
+            truth = {address: addresses[address] for address in chosen}
+            about = f"In a stopped Linux ({kind}), "
+            judge_walk(trial, linux.cr3, ram, truth, "linux-differs", hint=hint, about=about)
 
 
 # ── walk_refs ────────────────────────────────────────────────────────────────────────────────────────────────────────
