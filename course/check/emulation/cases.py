@@ -87,7 +87,9 @@ def truths(cases: Iterable[rv32.State]) -> list[Seen]:
             seen.append(changes(machine, {**machine, "halted": True}))
             continue
         size = len(machine["memory"])
-        processor = processors.setdefault(size, rv32.Processor(size))
+        if size not in processors:
+            processors[size] = rv32.Processor(size)
+        processor = processors[size]
         processor.load(machine)
         processor.step()
         seen.append(changes(machine, {**processor.read(), "halted": False}))

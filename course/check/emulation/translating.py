@@ -25,9 +25,8 @@ def machine(source: str, regs: dict[int, int] | None = None, *, at: int = 0x100,
     return made
 
 
-def truth(before: rv32.State) -> tuple[Seen, list[rv32.Executed]]:
+def truth(processor: rv32.Processor, before: rv32.State) -> tuple[Seen, list[rv32.Executed]]:
     """What the block at pc does according to Unicorn, and its instructions."""
-    processor = rv32.Processor(len(before["memory"]))
     processor.load(before)
     done: list[rv32.Executed] = []
     while True:
@@ -104,8 +103,9 @@ def judge_blocks(trial: Trial, machines: Sequence[rv32.State]) -> None:
     done = call(execute_all, texts(trial, machines), machines, deadline_s=30.0)
     if done.outcome is not Outcome.RETURNED:
         trial.value_of(done, "A block of translate")
+    processor = rv32.Processor()
     for before, got in zip(machines, done.value, strict=True):
-        want, instructions = truth(before)
+        want, instructions = truth(processor, before)
         if {k: v for k, v in got.items() if k != "text"} != want:
             _judge(trial, before, instructions, want, got)
 
