@@ -46,7 +46,11 @@ class CachedExecute(SplitExecute):
         if source is None and directory is not None:
             source = source_notebook(directory, resources)
         folder = resources.get("metadata", {}).get("path")
-        return key(nb, source, Path(folder) if folder else None, self.sandbox)
+        return key(nb, source, Path(folder) if folder else None, self.sandbox, self._variant(resources))
+
+    def _variant(self, resources: Any) -> str:
+        seed = self.seed(resources)
+        return "" if seed is None else str(seed)
 
     def _course_directory(self) -> Any:
         return getattr(getattr(self.parent, "parent", None), "coursedir", None)

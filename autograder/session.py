@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from course.check import Verdict
+from course.check.exercise import variant
 from course.check.verdict import CheckFailed, collected
 
 from .channel import Channel, Remote
@@ -50,6 +51,7 @@ class Test:
         preamble: names that it may name besides, and the statements that bind them; those bound already are left out.
         functions: names of answers that are called.
         values: names of answers that are values.
+        seed: the student's own, for the exercises that vary.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Test:
     preamble: Sequence[tuple[str, str]] = ()
     functions: Sequence[str] = ()
     values: Sequence[str] = ()
+    seed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Session:
         shown = _Shown()
         value: Any = None
         failure: BaseException | None = None
-        with collected() as verdicts, shown.captured():
+        with collected() as verdicts, shown.captured(), variant(test.seed):
             try:
                 self._prepare(test)
                 value = _execute(test, self.names)

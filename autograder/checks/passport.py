@@ -5,7 +5,7 @@ from __future__ import annotations
 from course.check import Exercise, Trial
 from course.check.passport import judge
 
-uptime_s = Exercise("uptime_s", hidden=True, seed=1)
+uptime_s = Exercise("uptime_s", hidden=True, varies=True, seed=1)
 
 
 @uptime_s.step("it reads the uptime of any machine, old, new, or with many processors")

@@ -6,8 +6,8 @@ from course.check import Exercise, Trial
 from course.check.qemu_qmp import backups, memory, migration, snapshots, states, stream
 from course.check.qemu_qmp import schema as schemas
 
-demux = Exercise("demux", hidden=True, seed=901)
-has_command = Exercise("has_command", hidden=True, seed=907)
+demux = Exercise("demux", hidden=True, varies=True, seed=901)
+has_command = Exercise("has_command", hidden=True, varies=True, seed=907)
 grow = Exercise("grow", hidden=True, seed=904)
 checkpoint = Exercise("checkpoint", hidden=True, seed=905, deadline_s=15)
 rollback = Exercise("rollback", hidden=True, seed=905, deadline_s=15)

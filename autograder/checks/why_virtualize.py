@@ -24,7 +24,7 @@ Sizes = Mapping[str, Mapping[str, int]]
 
 # ── cpu_busy ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-cpu_busy = Exercise("cpu_busy", hidden=True)
+cpu_busy = Exercise("cpu_busy", hidden=True, varies=True)
 
 
 def _ticks(**later: int) -> tuple[dict[str, int], dict[str, int]]:
@@ -124,7 +124,7 @@ def _percent(before: Mapping[str, int], after: Mapping[str, int]) -> float:
 # ── footprint, overcommit ────────────────────────────────────────────────────────────────────────────────────────────
 
 footprint = Exercise("footprint", hidden=True)
-overcommit = Exercise("overcommit", hidden=True)
+overcommit = Exercise("overcommit", hidden=True, varies=True)
 
 
 @footprint.step("pages that processes share are divided among them")
@@ -157,7 +157,7 @@ def _named(trial: Trial) -> None:
 
 # ── fatal_losses, pack ───────────────────────────────────────────────────────────────────────────────────────────────
 
-fatal_losses = Exercise("fatal_losses", hidden=True)
+fatal_losses = Exercise("fatal_losses", hidden=True, varies=True)
 pack = Exercise("pack", hidden=True, deadline_s=20.0)
 
 
@@ -281,7 +281,7 @@ def _broken(trial: Trial) -> None:
 
 # ── tco ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-tco = Exercise("tco", hidden=True)
+tco = Exercise("tco", hidden=True, varies=True)
 
 
 def _random_params(rng: random.Random) -> dict[str, float]:

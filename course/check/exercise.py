@@ -16,9 +16,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from .answer import Answer, Call, Outcome, call
@@ -26,6 +28,22 @@ from .compare import difference, shorten
 from .verdict import CheckFailed, State, Verdict, collect
 
 Step = Callable[["Trial"], None]
+
+_variant: contextvars.ContextVar[int | None] = contextvars.ContextVar("variant", default=None)
+
+
+@contextlib.contextmanager
+def variant(seed: int | None) -> Iterator[None]:
+    """Let the exercises that are called in this block, and that vary, make their inputs from this seed.
+
+    Args:
+        seed: a student's own; None for the one that all have.
+    """
+    token = _variant.set(seed)
+    try:
+        yield
+    finally:
+        _variant.reset(token)
 
 
 class _Stop(Exception):  # noqa: N818 - ends a trial, not an accident
@@ -152,16 +170,25 @@ class Exercise:
         hidden: True for the steps that only grading runs.
         seed: seed used when none is given.
         partial: True when steps that held are worth their part of the points, though a later one did not hold.
+        varies: True when any seed makes fair inputs, so that each student may get their own (see `variant`).
     """
 
     def __init__(
-        self, name: str, *, deadline_s: float = 10.0, hidden: bool = False, seed: int = 0, partial: bool = False
+        self,
+        name: str,
+        *,
+        deadline_s: float = 10.0,
+        hidden: bool = False,
+        seed: int = 0,
+        partial: bool = False,
+        varies: bool = False,
     ) -> None:
         self.name = name
         self.deadline_s = deadline_s
         self.hidden = hidden
         self.seed = seed
         self.partial = partial
+        self.varies = varies
         self.steps: list[tuple[str, Step]] = []
 
     def __repr__(self) -> str:
@@ -206,7 +233,7 @@ class Exercise:
 
     def __call__(self, answer: Answer) -> None:
         """Check `answer` in a notebook: show the verdict, or raise `CheckFailed`."""
-        verdict = self.examine(answer)
+        verdict = self.examine(answer, seed=_variant.get() if self.varies else None)
         collect(verdict)
         if not verdict.ok:
             raise CheckFailed(verdict)
