@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,14 @@ class CachedExecute(SplitExecute):
         if source is None and directory is not None:
             source = source_notebook(directory, resources)
         folder = resources.get("metadata", {}).get("path")
-        return key(nb, source, Path(folder) if folder else None, self.sandbox, self._variant(resources))
+        return key(nb, source, Path(folder) if folder else None, self._apartness(), self._variant(resources))
+
+    def _apartness(self) -> str:
+        if self.sandbox == "none" or not sys.platform.startswith("linux"):
+            return "none"
+        from .sandbox import probe  # noqa: PLC0415 - Linux only
+
+        return str(probe().level)
 
     def _variant(self, resources: Any) -> str:
         seed = self.seed(resources)
