@@ -19,6 +19,7 @@ from __future__ import annotations
 import codecs
 import copy
 import io
+import json
 import logging
 import os
 import re
@@ -188,27 +189,35 @@ def grade_id(cell: Node) -> str | None:
 
 def _notebook(stream: Any) -> Node:
     """Read a notebook; cells that are none are left out and counted."""
-    notebook = nbformat.read(stream, as_version=4)  # type: ignore[no-untyped-call]
-    cells = [cell for cell in notebook.cells if _is_cell(cell)]
-    if notebook.cells and not cells:
-        raise ValueError("no cell has a known type and text")
-    for cell in cells:
+    text = stream.read()
+    raw = json.loads(text)
+    dropped = 0
+    if isinstance(raw, dict) and isinstance(raw.get("cells"), list):
+        kept = [_mended(cell) for cell in raw["cells"] if _is_cell(cell)]
+        dropped = len(raw["cells"]) - len(kept)
+        if raw["cells"] and not kept:
+            raise ValueError("no cell has a known type and text")
+        if kept != raw["cells"]:
+            text = json.dumps(raw | {"cells": kept})
+    notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    for cell in notebook.cells:
         cell["source"] = cell["source"].encode("utf-8", "replace").decode()  # half a character cannot be written again
-        if not isinstance(cell.get("metadata"), dict):
-            cell["metadata"] = nbformat.from_dict({})  # type: ignore[no-untyped-call]
-    if len(cells) < len(notebook.cells):
-        notebook.metadata[_DROPPED] = len(notebook.cells) - len(cells)
-    notebook.cells = cells
+    if dropped:
+        notebook.metadata[_DROPPED] = dropped
     return notebook
 
 
 def _is_cell(cell: Any) -> bool:
-    return (
-        isinstance(cell, dict)
-        and cell.get("cell_type") in ("code", "markdown", "raw")
-        and isinstance(cell.get("source"), str)
-        and len(cell["source"]) <= MAX_SOURCE_CHARACTERS
-    )
+    """Whether a cell of a file has a known type, and text of a size that can be meant."""
+    if not isinstance(cell, dict) or cell.get("cell_type") not in ("code", "markdown", "raw"):
+        return False
+    source = cell.get("source")
+    lines = source if isinstance(source, list) else [source]
+    return all(isinstance(line, str) for line in lines) and sum(map(len, lines)) <= MAX_SOURCE_CHARACTERS
+
+
+def _mended(cell: dict[str, Any]) -> dict[str, Any]:
+    return cell if isinstance(cell.get("metadata"), dict) else cell | {"metadata": {}}
 
 
 def _choose(cells: list[Node], skeleton: list[Node]) -> tuple[dict[int, int], set[int], list[str]]:

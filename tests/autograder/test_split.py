@@ -160,6 +160,54 @@ def test_answers_that_misbehave_cost_their_own_test(court):
     assert "'total' is not defined" in shown(done, "correct_total")
 
 
+REACHES = '''"""The answer reaches what the judge has made, by pid and by path."""
+import os
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+with tempfile.TemporaryDirectory() as folder, subprocess.Popen(["sleep", "600"]) as sleeper:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/socket")
+        listener.listen()
+        Path(folder, "file").write_text("content")
+        said = double([sleeper.pid, folder])
+        sleeper.kill()
+assert said == ["sleep", "content", True, True], said
+### BEGIN HIDDEN TESTS
+assert os.environ["TMPDIR"].endswith("judge")
+### END HIDDEN TESTS'''
+REACHING = """import os, socket
+def double(given):
+    pid, folder = given
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{folder}/socket")
+    with open(f"/proc/{pid}/comm") as comm, open(f"{folder}/file") as file:
+        return [comm.read().strip(), file.read(), os.readlink(f"/proc/{pid}/exe").endswith("sleep"),
+                len(os.listdir(f"/proc/{pid}/fd")) > 0]
+"""
+
+
+@pytest.mark.parametrize("sandbox", ["auto", "none"])
+def test_both_sides_mean_the_same_by_pids_and_paths(court, sandbox, monkeypatch):
+    """Processes, sockets and files of a check can be used by an answer, in a box or not."""
+    monkeypatch.setitem(TESTS, "double", REACHES)
+    done = graded(submission(ANSWERS | {"double": REACHING}), court, sandbox=sandbox)
+    assert marks(done) == FULL, shown(done, "correct_double")
+    assert done.metadata["course"]["sandbox"]
+
+
+def test_boxes_change_no_marks(court):
+    """What is honest is right, what is forged is nothing, what ends its kernel is left out, also in a box."""
+    ends = "# ends\nimport os, signal\nos.kill(0, signal.SIGKILL)"
+    done = graded(submission(ANSWERS, first=ends), court, sandbox="auto")
+    assert marks(done) == FULL
+    assert "KernelEnded" in shown(done, "ends")
+    for name in ("a service that says what it likes", "objects that equal everything"):
+        assert marks(graded(FORGERIES[name], court, sandbox="auto")) == ZERO
+
+
 def test_outputs_of_tests_are_the_judge_s_alone(court):
     """An update of a display, from a later cell, changes no test."""
     show = "from IPython.display import display, HTML\nhandle = display(HTML('mine'), display_id='x')"

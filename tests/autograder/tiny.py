@@ -93,7 +93,7 @@ def submission(answers: Mapping[str, str] | None = None, *, first: str = "", las
 def graded(made: Any, court: Court | None = None, folder: str = "", **options: Any) -> Any:
     """The notebook after repair and execution, as nbgrader would go on with it."""
     rebuilt, _ = rebuild(made, notebook(STUBS))
-    executor = SplitExecute(**{"timeout": 60, "shutdown_kernel": "immediate", **options})
+    executor = SplitExecute(**{"timeout": 60, "shutdown_kernel": "immediate", "sandbox": "none", **options})
     executor.source, executor.court = copy.deepcopy(SOURCE), court
     executor.log.handlers.clear()
     names = {"student": "s", "assignment": "tiny", "notebook": "tiny"}
