@@ -18,7 +18,8 @@ What a student's process finds in a box of level ``namespaces``: a root that is 
 (``/tmp``, its home, the guests' cache); the system's programs, Python, the course without lessons; a copy of its
 submission without notebooks, as the working directory; processes of its own only; a loopback network of its own; a user
 id of its own (where the grader is root); no capability, no way to more rights, a filter of system calls; limits for
-memory, processes, files. QEMU, the course's guests, foreign programs, ptrace and Unix sockets work.
+memory, processes, files, by process and (control groups where there are any, else a watch ten times a second) for all
+together. QEMU, the course's guests, foreign programs, ptrace and Unix sockets work; new namespaces inside do not.
 
 ==============  =============================  ======================================================================
 level           needs                          how
@@ -31,7 +32,10 @@ level           needs                          how
 ==============  =============================  ======================================================================
 
 The run directory is shared by both sides under one path: sockets of the kernel, of machines (QMP), files. Whatever lies
-in it was made by a student: the judge does not follow its links.
+in it was made by a student: the judge does not follow its links, and reads the connection file before it runs a cell.
+A cluster that runs outside is reached inside at 127.0.0.1: ``zygote.box(…, forwards={8006: run_dir / "pve.sock"})``.
+
+Other systems than Linux have no boxes: `probe` says ``none``, `register` does nothing, `Zygote` refuses.
 """
 
 from __future__ import annotations

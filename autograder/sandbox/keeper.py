@@ -36,14 +36,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import bubblewrap, inside, landlock, linux, seccomp
+from . import bubblewrap, cgroup, inside, landlock, linux, seccomp
 from .level import Isolation, Limits
 from .root import WORK, Plan, copy_submission
-from .usage import disk_usage, threads_of, usage
+from .usage import disk_usage, memory_files, threads_of, usage
 
 _WATCH_MS = 100
-_DISK_EVERY = 5
+_SLOWLY = 5  # every so many times
 _MAX_FILES = 20_000
+_SPARE_MIB = 128
+_IPC_LIMITS = {"shmall": 16_384, "msgmni": 64, "msgmax": 8192}
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
 
 
@@ -175,13 +177,18 @@ class _Keeper:
         self._order, self._channel, self._plan = order, channel, plan
         self._why = ""
         self._cpu_s = 0.0
+        self._files = 0
 
     def run(self) -> None:
         said, say = os.pipe()  # closed by exec
+        limits = self._order.limits
+        # The spare room lets the watch, which knows the reason, come first; and files in memory count here too.
+        groups = cgroup.make(os.getpid(), limits.memory_mib + limits.disk_mib + _SPARE_MIB << 20, limits.processes + 8)
         init = os.fork()
         if init == 0:
             os.close(said)
             self._channel.close()
+            _enter_groups(groups)
             _become_init(self._order, self._plan, say)
         os.close(say)
         with os.fdopen(said, "rb") as pipe:
@@ -196,6 +203,7 @@ class _Keeper:
         self._watch(init)
         _, status, resources = os.wait4(init, 0)
         self._sweep()
+        cgroup.remove(groups)
         # Of processes that were killed with their namespace nobody collects the time: what was seen last counts.
         seconds = max(resources.ru_utime + resources.ru_stime, self._cpu_s)
         _send(self._channel, {"exit": os.waitstatus_to_exitcode(status), "cpu_s": seconds, "why": self._why})
@@ -238,10 +246,12 @@ class _Keeper:
         limits = self._order.limits
         seen = usage(init)
         self._cpu_s = max(self._cpu_s, seen.cpu_s)
-        used = seen.memory >> 20
+        if beat % _SLOWLY == 0:
+            self._files = memory_files(init)
+        used = seen.memory + self._files >> 20
         if used > limits.memory_mib:
             return f"memory: {used} MiB, at most {limits.memory_mib} MiB are allowed"
-        if beat % _DISK_EVERY == 0:
+        if beat % _SLOWLY == 0:
             size, files = disk_usage(self._order.run_dir, limit=_MAX_FILES)
             allowed = limits.run_mib + (0 if self._order.isolation == Isolation.NAMESPACES else limits.disk_mib)
             if size >> 20 > allowed or files >= _MAX_FILES:
@@ -258,6 +268,12 @@ class _Keeper:
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
+
+
+def _enter_groups(groups: list[Path]) -> None:
+    for entrance in groups:
+        with contextlib.suppress(OSError):
+            entrance.write_text("0")
 
 
 def _become_init(order: Order, plan: Plan, say: int) -> NoReturn:
@@ -334,6 +350,9 @@ def _build_namespaces(order: Order, plan: Plan) -> dict[str, str]:
     limits = order.limits
     uid = order.uid or os.getuid()
     plan.build(order.root, order.work, order.run_dir, uid=uid, disk_mib=limits.disk_mib, kvm=limits.kvm)
+    for name, value in _IPC_LIMITS.items():  # System V's memory is in no folder and, unless mapped, in no process
+        with contextlib.suppress(OSError):
+            Path("/proc/sys/kernel", name).write_text(str(value))
     socket.sethostname("box")
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING))

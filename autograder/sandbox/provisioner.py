@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -35,11 +36,14 @@ _BEAT_S = 0.002
 _START_S = 60
 
 
-def register() -> None:
-    """Let Jupyter start this process's kernels in boxes from now on."""
+def register() -> bool:
+    """Let Jupyter start this process's kernels in boxes from now on; False where there are none: not on Linux."""
+    if not sys.platform.startswith("linux"):
+        return False
     factory = KernelProvisionerFactory.instance()
     factory.provisioners[NAME] = EntryPoint(NAME, f"{__name__}:{SandboxProvisioner.__name__}", factory.GROUP_NAME)
     factory.default_provisioner_name = NAME
+    return True
 
 
 def unregister() -> None:

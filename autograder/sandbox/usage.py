@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 from pathlib import Path
@@ -56,16 +57,39 @@ def threads_of(uid: int) -> int:
     return count
 
 
+def memory_files(pid: int) -> int:
+    """Return the bytes of files in memory (memfd) that a tree of processes has open."""
+    sizes: dict[tuple[int, int], int] = {}
+    for one in linux.descendants(pid):
+        try:
+            for entry in os.scandir(f"/proc/{one}/fd"):
+                if os.readlink(entry.path).startswith("/memfd:"):  # noqa: PTH115 - there are many
+                    state = entry.stat()
+                    sizes[state.st_dev, state.st_ino] = state.st_blocks * 512
+        except OSError:
+            continue
+    return sum(sizes.values())
+
+
 def disk_usage(folder: str, *, limit: int) -> tuple[int, int]:
-    """Return the bytes on disk and the number of files below a folder; stops at `limit` files. Follows no links."""
+    """Return the bytes on disk and the number of files below a folder; stops at `limit` files. Follows no links.
+
+    What cannot be looked into counts as `limit` files: a path too long for anybody to name, a folder that is closed.
+    """
     size = files = 0
-    for place, folders, names in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        nonlocal files
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            files = limit
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
         for name in (*folders, *names):
             try:
                 size += os.lstat(os.path.join(place, name)).st_blocks * 512  # noqa: PTH118 - there may be many
-            except OSError:
-                continue
+            except OSError as error:
+                refuse(error)
             files += 1
-            if files >= limit:
-                return size, files
+        if files >= limit:
+            break
     return size, files

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from course.error import CourseError, UsageError
+from course.error import CapabilityError, CourseError, UsageError
 from course.guest.cache import cache_dir
 from course.machine.directory import SOCKET_PATH_LIMIT
 from course.machine.process import Process, spawn
@@ -167,6 +167,8 @@ class Zygote:
         """
         if level is None:
             level = probe()
+        if not sys.platform.startswith("linux"):
+            raise CapabilityError("a sandbox", f"{sys.platform} is not Linux", "Grade on Linux, or in a container.")
         self.level = level
         self.missing = ""
         self._modules = modules

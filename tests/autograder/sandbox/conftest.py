@@ -12,11 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-if not sys.platform.startswith("linux"):
-    pytest.skip("boxes need Linux; elsewhere the level is none", allow_module_level=True)
-
 from autograder.sandbox import Box, Isolation, Level, Limits, Zygote, probing
 from tests.autograder.sandbox.student import Student
+
+collect_ignore_glob = [] if sys.platform.startswith("linux") else ["test_*.py"]  # elsewhere the level is none
 
 LEVELS = {
     "namespaces": Level(Isolation.NAMESPACES, userns=os.getuid() != 0),
