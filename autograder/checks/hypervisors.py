@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from course.check import Exercise, Trial
 from course.check.hypervisors import guests, instructions, live, machines, pills, stacks, turns
-from course.check.hypervisors.engines import here, in_turn
+from course.check.hypervisors.engines import here, in_turn, quick
 
 classify = Exercise("classify", deadline_s=60.0, hidden=True)
 violates_pg = Exercise("violates_pg", hidden=True)
@@ -24,7 +24,8 @@ def _judge(trial: Trial, pieces: list[instructions.Piece]) -> None:
 
 @classify.step("instructions of ring 0 are found by running them, on every engine")
 def _privileged(trial: Trial) -> None:
-    _judge(trial, trial.rng.sample(instructions.PRIVILEGED, 6))
+    pieces = trial.rng.sample(instructions.PRIVILEGED, 6)
+    instructions.judge_pieces(trial, pieces, [*in_turn(trial.rng, 5), here()[-1]])
 
 
 @classify.step("bytes that only look like instructions of ring 0 run through")
@@ -91,9 +92,9 @@ def _fuel(trial: Trial) -> None:
 
 @vmm.step("random guests come out the same on every engine, and as the processor's manual says")
 def _random(trial: Trial) -> None:
-    for _ in range(2):
+    for engines in (here(), quick()):
         guest = guests.random_guest(trial.rng)
-        for engine in here():
+        for engine in engines:
             machines.judge_guest(trial, guest, engine)
 
 
@@ -104,12 +105,12 @@ def _random(trial: Trial) -> None:
 def _apart(trial: Trial) -> None:
     pages = trial.rng.sample(range(1, 200), 2)
     kept = [turns.keeper(page << 12, flag) for page, flag in zip(pages, trial.rng.sample([0, 1], 2), strict=True)]
-    turns.judge_schedule(trial, trial.rng.choice(here()), kept)
+    turns.judge_schedule(trial, trial.rng.choice(quick()), kept)
 
 
 @schedule.step("guests that only compute get equal shares of the processor")
 def _shares(trial: Trial) -> None:
-    for engine in here():
+    for engine in quick():
         turns.judge_share(trial, engine, 2)
     turns.judge_share(trial, here()[0], 3)
 
@@ -119,15 +120,16 @@ def _crashes(trial: Trial) -> None:
     for crash in turns.CRASHES:
         machines_ = [turns.crashing(*crash), turns.printer("x", trial.rng.randrange(3, 9))]
         trial.rng.shuffle(machines_)
-        turns.judge_schedule(trial, trial.rng.choice(here()), machines_)
+        turns.judge_schedule(trial, trial.rng.choice(quick()), machines_)
 
 
 @schedule.step("who is done gives the others room, and nobody is forgotten")
 def _uneven(trial: Trial) -> None:
     several = [turns.printer("a", 2), turns.spinner(), turns.printer("c", trial.rng.randrange(4, 9))]
     trial.rng.shuffle(several)
-    turns.judge_schedule(trial, trial.rng.choice(here()), several)
-    turns.judge_schedule(trial, here()[0], [turns.printer("z", 5)])
+    turns.judge_schedule(trial, trial.rng.choice(quick()), several)
+    for engine in here():
+        turns.judge_schedule(trial, engine, [turns.printer("z", 5)])
 
 
 # ── red_pill ──────────────────────────────────────────────────────────────────────────────────────────────────────────
