@@ -46,6 +46,7 @@ class Deprivileged:
         table: address → the bytes of the instruction that int3 stands for.
         base: where the image lies.
         exits: how many exits it may make.
+        seconds: how long it may run.
 
     Attributes:
         exits: instruction → how often it made the VMM work.
@@ -63,8 +64,9 @@ class Deprivileged:
         *,
         base: int = START,
         exits: int = 20_000,
+        seconds: float = 20,
     ) -> None:
-        self.vcpu = Vcpu.open(engine, code, at=base, budget=Budget(exits=exits, seconds=60))
+        self.vcpu = Vcpu.open(engine, code, at=base, budget=Budget(exits=exits, seconds=seconds))
         self.table = dict(table or {})
         self.exits: Counter[str] = Counter()
         self.output = bytearray()

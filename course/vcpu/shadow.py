@@ -55,8 +55,8 @@ class ShadowGuest:
         ended: ``"hlt"`` when the guest came to its own end, a reason when it was ended, ``""`` before.
     """
 
-    def __init__(self, engine: str, ram: bytes, cr3: int, entry: int, handler: int, *, exits: int = 3000) -> None:
-        self.vcpu = Vcpu.open(engine, at=WINDOW, ram_kib=len(ram) >> 10, budget=Budget(exits=exits, seconds=60))
+    def __init__(self, engine: str, ram: bytes, cr3: int, entry: int, handler: int, *, exits: int = 1500) -> None:
+        self.vcpu = Vcpu.open(engine, at=WINDOW, ram_kib=len(ram) >> 10, budget=Budget(exits=exits, seconds=20))
         self.vcpu.memory.write(WINDOW, ram)
         self.vcpu.regs.rip = entry
         self.cr3 = cr3

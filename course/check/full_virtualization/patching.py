@@ -184,7 +184,7 @@ def judge_break(trial: Trial, engine: str = "best") -> None:
             "A program that fails by itself proves nothing about the patcher.",
         )
     patched = flawed.sweep(code)
-    with Deprivileged(engine, patched["code"], patched["table"], exits=2000) as machine:
+    with Deprivileged(engine, patched["code"], patched["table"], exits=2000, seconds=8) as machine:
         swept = machine.run()
     told = {key: right[key] for key in ("result", "output", "ended")}
     if told == {key: swept[key] for key in told}:

@@ -101,9 +101,9 @@ Program = tuple[str, str]
 _END = "mov eax, ebx\n.byte 0xe7, 0xe9\nhlt"
 
 
-def run_with_flag(engine: str, code: bytes) -> dict[str, Any]:
+def run_with_flag(engine: str, code: bytes, seconds: float = 20) -> dict[str, Any]:
     """Run a guest beside a page for its virtual interrupt flag, 255 at first; the report tells it as ``"flag"``."""
-    with Deprivileged(engine, code) as machine:
+    with Deprivileged(engine, code, seconds=seconds) as machine:
         machine.vcpu.memory.map(FLAG, 4096, "rw", b"\xff")
         report = machine.run()
         return {**report, "flag": machine.vcpu.memory.read(FLAG, 1)[0]}
@@ -134,7 +134,7 @@ def judge_rewrite(trial: Trial, case: Case, engine: str = "best", *, cheaper: in
     code = image(case)
     got = trial.call(code, FLAG)
     trial.expect(isinstance(got, bytes), "not-bytes", f"Expected machine code as bytes, got {shorten(got)}.")
-    before, after = run_with_flag(engine, code), run_with_flag(engine, got)
+    before, after = run_with_flag(engine, code), run_with_flag(engine, got, 8)
     for name in ("cli", "sti"):
         trial.expect(
             name not in after["exits"],
