@@ -12,6 +12,9 @@
     │   ├── EventTimeout        the event did not come
     │   └── MigrationError      it stayed where it was
     ├── GuestError              a guest image cannot be built
+    ├── ClusterError            the lab cluster refuses, in Proxmox VE's words
+    │   ├── ParameterError      a parameter is wrong (400)
+    │   └── PermissionRefused   the user may not (403)
     ├── BuildError              a lesson's text cannot become a notebook
     └── PublishError            the student bundle would be wrong
 
@@ -24,7 +27,7 @@ Messages say what happened, with which values, what was expected and what to do 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class CourseError(Exception):
@@ -106,6 +109,48 @@ class MigrationError(MachineError):
 
 class GuestError(CourseError):
     """A guest image cannot be built: names the piece, the reason and the remedy."""
+
+
+class ClusterError(CourseError):
+    """The lab cluster refuses, in Proxmox VE's own words (without its line's end).
+
+    These words are what a client sees in the status line, so they follow Proxmox VE and not the style of this package.
+
+    Attributes:
+        message: the words.
+        status: the HTTP status that they go with.
+    """
+
+    status = 500
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if status is not None:
+            self.status = status
+
+
+class ParameterError(ClusterError):
+    """Parameters of a call are wrong.
+
+    Attributes:
+        errors: for each wrong parameter what is wrong with it, as the field ``errors`` of the answer.
+    """
+
+    status = 400
+
+    def __init__(self, errors: Mapping[str, str], message: str = "Parameter verification failed.") -> None:
+        super().__init__(message)
+        self.errors = dict(errors)
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"{name}: {words.rstrip()}" for name, words in self.errors.items())])
+
+
+class PermissionRefused(ClusterError):  # noqa: N818 - `PermissionError` is Python's
+    """The user lacks the privilege."""
+
+    status = 403
 
 
 class BuildError(CourseError):

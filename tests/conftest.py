@@ -8,4 +8,5 @@ from .workers import pytest_xdist_make_scheduler  # noqa: F401 - a hook
 def pytest_terminal_summary(terminalreporter):
     """What the run has to say besides pytest's own summary."""
     summary.answers(terminalreporter)
+    summary.vectors(terminalreporter)
     second_try.second_tries(terminalreporter)

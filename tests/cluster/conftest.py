@@ -1,0 +1,52 @@
+"""Where the vectors of other projects are: beside the checkout, never in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BESIDE = ROOT.parent / "shared" / "pve"
+
+Compare = Callable[[str, "list[tuple[str, object, object]]"], None]
+
+
+@pytest.fixture(scope="session")
+def pve() -> Path:
+    """The folder with the schema, the recordings and the regression vectors of the Proxmox projects."""
+    folder = Path(os.environ.get("COURSE_PVE_DATA") or BESIDE)
+    if not (folder / "vectors").is_dir():
+        pytest.skip(f"no Proxmox data in {folder}: they are not ours to ship; set COURSE_PVE_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recordings(pve: Path) -> list[dict[str, Any]]:
+    """Recorded exchanges with a real Proxmox VE."""
+    exchanges: list[dict[str, Any]] = json.loads((pve / "vectors" / "recordings-real-pve.json").read_text())
+    return exchanges
+
+
+@pytest.fixture(scope="session")
+def schema(pve: Path) -> dict[str, Any]:
+    """The official schema of the API of Proxmox VE 8.1, by path and method."""
+    paths: dict[str, Any] = json.loads((pve / "apidoc-8.1.json").read_text())["paths"]
+    return paths
+
+
+@pytest.fixture
+def compare(record_property: Callable[[str, object], None]) -> Compare:
+    """Compare a set of vectors, say in the summary how many hold, and fail with those that do not."""
+
+    def run(what: str, cases: list[tuple[str, object, object]]) -> None:
+        wrong = [f"{name}: expected {expected!r}, got {got!r}" for name, expected, got in cases if expected != got]
+        record_property("vectors", [what, len(cases) - len(wrong), len(cases)])
+        assert cases, f"no vectors found for {what}"
+        assert not wrong, f"{len(wrong)} of {len(cases)} {what}:\n" + "\n".join(wrong[:20])
+
+    return run
