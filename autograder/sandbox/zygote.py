@@ -355,7 +355,7 @@ def _lease_uid() -> tuple[int, socket.socket]:
 
 def _given_to(order: Order, uid: int) -> Order:
     """Let a user into the run directory: it, and the connection file, become his."""
-    if order.isolation != Isolation.NAMESPACES and (folder := closed(order.run_dir)):
+    if order.isolation != Isolation.NAMESPACES and (folder := closed(Path(order.run_dir).parent)):
         raise UsageError(f"{folder} lets nobody through to {order.run_dir}; expected a folder open to all")
     for path in (order.run_dir, order.connection_file):
         os.chown(path, uid, uid)

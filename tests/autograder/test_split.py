@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import nbformat
 import pytest
 
@@ -206,6 +208,15 @@ def test_boxes_change_no_marks(court):
     assert "KernelEnded" in shown(done, "ends")
     for name in ("a service that says what it likes", "objects that equal everything"):
         assert marks(graded(FORGERIES[name], court, sandbox="auto")) == ZERO
+
+
+def test_a_running_event_loop_changes_nothing(court):
+    """The formgrader's button grades inside its server's loop."""
+
+    async def button():
+        return graded(submission(ANSWERS), court)
+
+    assert marks(asyncio.run(button())) == FULL
 
 
 def test_outputs_of_tests_are_the_judge_s_alone(court):
