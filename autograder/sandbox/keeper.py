@@ -46,6 +46,7 @@ _SLOWLY = 5  # every so many times
 _MAX_FILES = 20_000
 _SPARE_MIB = 128
 _IPC_LIMITS = {"shmall": 16_384, "msgmni": 64, "msgmax": 8192}
+_NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
 
 
@@ -210,18 +211,17 @@ class _Keeper:
 
     def _report(self, init: int) -> None:
         """Tell the grader the pid, and hand it the namespaces: it could not open them itself."""
-        wanted: dict[str, str] = {}
-        if self._order.isolation == Isolation.NAMESPACES:
-            wanted["pid"] = "/proc/self/ns/pid_for_children"
-            if self._order.userns:
-                wanted["user"] = "/proc/self/ns/user"
-        elif self._order.isolation == Isolation.BUBBLEWRAP:
-            wanted = {"pid": f"/proc/{init}/ns/pid", "user": f"/proc/{init}/ns/user"}
-        names, fds = list(wanted), [os.open(path, os.O_RDONLY) for path in wanted.values()]
-        message = json.dumps({"pid": init, "namespaces": names}).encode()
+        fds: dict[str, int] = {}
+        if self._order.isolation in (Isolation.NAMESPACES, Isolation.BUBBLEWRAP):
+            own = self._order.isolation == Isolation.NAMESPACES
+            path = "/proc/self/ns/pid_for_children" if own else f"/proc/{init}/ns/pid"
+            fds["pid"] = os.open(path, os.O_RDONLY)
+            if self._order.userns or not own:  # to enter the one takes rights in the other
+                fds["user"] = fcntl.ioctl(fds["pid"], _NS_GET_USERNS)
+        message = json.dumps({"pid": init, "namespaces": list(fds)}).encode()
         with contextlib.suppress(OSError):
-            socket.send_fds(self._channel, [message], fds)
-        for fd in fds:
+            socket.send_fds(self._channel, [message], list(fds.values()))
+        for fd in fds.values():
             os.close(fd)
 
     def _watch(self, init: int) -> None:

@@ -245,6 +245,7 @@ class Zygote:
             SandboxError: the box could not be made.
             UsageError: a folder is missing or its path too long for sockets.
         """
+        (self._folder / "root").mkdir(parents=True, exist_ok=True)  # who cleans /tmp may have taken it
         order = self._order(workdir, run_dir, limits or Limits(), forwards or {})
         _write_connection_file(order, key or os.urandom(16).hex().encode())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

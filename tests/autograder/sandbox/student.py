@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import queue
 import time
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,15 @@ class Student:
         self._client = BlockingKernelClient()
         self._client.load_connection_file(box.connection_file)
         self._client.start_channels()
-        self._client.wait_for_ready(timeout=PATIENCE_S)
+        await_until(self._heard)
+
+    def _heard(self) -> bool:
+        """Ask the kernel something, and tell whether its broadcasts reach us: what it prints then will too."""
+        self._client.kernel_info()
+        with contextlib.suppress(queue.Empty):
+            self._client.get_iopub_msg(timeout=0.2)
+            return True
+        return False
 
     def __enter__(self) -> Student:
         return self
@@ -76,18 +85,6 @@ def processes_of(uid: int) -> list[int]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if path.stat().st_uid == uid:
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
-
-
-def in_group(marker: str) -> list[int]:
-    """Return the processes on the host that have a word in their command line, but for this one."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if marker.encode() in (path / "cmdline").read_bytes() and int(path.name) != os.getpid():
                 found.append(int(path.name))
         except OSError:
             continue

@@ -73,10 +73,10 @@ def test_a_box_is_in_its_group_and_the_group_goes_with_it(enter):
 
 def test_memory_that_nobody_maps_is_bounded(enter):
     """Files in memory are counted as memory."""
-    student = enter(limits=Limits(memory_mib=400))
+    student = enter(limits=Limits(memory_mib=250))
     student.send(
         "import os, time\n"
-        "for number in range(12):\n"
+        "for number in range(6):\n"
         "    fd = os.memfd_create('x')\n"
         "    for _ in range(100): os.write(fd, bytes(1 << 20))\n"
         "time.sleep(1000)"
