@@ -21,13 +21,13 @@ from course.vcpu.paged import DATA, Paged
 from course.vcpu.paging import GIB_1, MIB_2, PAGE, P, W
 from course.vcpu.sensitive import switching
 
-patch = Exercise("patch", hidden=True, seed=701, deadline_s=20)
+patch = Exercise("patch", hidden=True, varies=True, seed=701, deadline_s=20)
 break_sweep = Exercise("break_sweep", hidden=True, seed=702, deadline_s=20)
 translate = Exercise("translate", hidden=True, seed=703, deadline_s=30)
 rewrite = Exercise("rewrite", hidden=True, seed=704, deadline_s=20)
 gva2gpa = Exercise("gva2gpa", hidden=True, seed=705, deadline_s=20)
 shadow = Exercise("shadow", hidden=True, seed=706, deadline_s=30)
-walk_refs = Exercise("walk_refs", hidden=True, seed=707)
+walk_refs = Exercise("walk_refs", hidden=True, varies=True, seed=707)
 
 
 # ─── patch ───────────────────────────────────────────────────────────────────
