@@ -141,8 +141,6 @@ class SandboxProvisioner(KernelProvisionerBase):
             raise
         self.connection_info = _loaded(self.box.connection_file)
         if self.parent is not None:  # the manager takes what is new to it; the file is there already
-            # Sockets in a private folder need no encryption, whatever was prepared for TCP.
-            self.parent.curve_publickey = self.parent.curve_secretkey = None
             self.parent.load_connection_info(self.connection_info)
             self.parent.connection_file = self.box.connection_file
         return self.connection_info

@@ -54,9 +54,20 @@ def targets() -> Iterator[dict[str, Any]]:
         answering = threading.Thread(target=_echo, args=(udp,), daemon=True)
         answering.start()
         yield {
-            "unreadable": [str(gradebook), "/etc/shadow", str(ROOT / "nbgrader_config.py"), "/root/.bashrc"],
+            "unreadable": [
+                str(gradebook),
+                "/etc/shadow",
+                str(ROOT / "nbgrader_config.py"),
+                str(Path.home() / ".bashrc"),
+            ],
             "unlistable": [str(ROOT / "source"), str(ROOT / "autograder"), str(ROOT / "release"), str(base), "/home"],
-            "unwritable": [str(gradebook), "/usr/mine", "/etc/mine", "/mine", "/root/.ipython/profile_default/x.py"],
+            "unwritable": [
+                str(gradebook),
+                "/usr/mine",
+                "/etc/mine",
+                "/mine",
+                str(Path.home() / ".ipython" / "profile_default" / "x.py"),
+            ],
             "port": tcp.getsockname()[1],
             "udp_port": udp.getsockname()[1],
             "abstract": abstract,
