@@ -52,7 +52,7 @@ def with_cells(codes, answers=ANSWERS):
 
 def run(made, court, **options):
     """Grade with few restarts forbidden and short patience for loops."""
-    options = {"timeout_func": patience, "interrupt_timeout": 10, "max_restarts": 30} | options
+    options = {"timeout_func": patience, "interrupt_timeout": 8, "max_restarts": 30} | options
     return graded(made, court, **options)
 
 
@@ -94,7 +94,7 @@ def test_a_kernel_that_was_broken_is_no_later_cell_s_fault(court):
     """After this cell IPython answers no request any more, which shows at the next one."""
     made = with_cells({"breaks": "import sys\nsys.stdout = sys.stderr = None"})
     made.cells.insert(3, cell("own-next", "# next\nnumber = 1"))
-    done = run(made, court, timeout_func=lambda one: 5 if own(one) == "next" else 120, interrupt_timeout=10)
+    done = run(made, court, timeout_func=lambda one: 2 if own(one) == "next" else 120, interrupt_timeout=8)
     assert marks(done) == FULL
     assert "KernelEnded" in shown(done, "breaks")
 
