@@ -235,7 +235,8 @@ class GoingOn(Execute):  # type: ignore[misc]
             careful: wait behind each cell, until a trap that it may have laid has sprung.
         """
         for index in self._done:
-            gone = self.silently(self.nb.cells[index].source, self.timeout or self._left()) is None
+            budget = min(self.timeout or self._left(), max(1.0, self._left()))
+            gone = self.silently(self.nb.cells[index].source, budget) is None
             if gone or ((careful or index == self._done[-1]) and not self._settled()):
                 return index
         return None
@@ -267,13 +268,15 @@ class GoingOn(Execute):  # type: ignore[misc]
         while (left := end - time.monotonic()) > 0:
             try:
                 said = await self.kc.shell_channel.get_msg(timeout=min(0.5, left))
+                replied = said["parent_header"].get("msg_id") == asked
             except Empty:
                 if not await self.km.is_alive():
                     return None
+            except Exception as error:  # unsigned, or of a shape that no kernel's messages have
+                self.log.debug("%s", error, exc_info=True)
             else:
-                if said["parent_header"].get("msg_id") == asked:
-                    content: Mapping[str, Any] = said["content"]
-                    return content
+                if replied:
+                    return said["content"] if isinstance(said["content"], dict) else None
         return None
 
     def _warn(self, text: str, *values: Any) -> None:

@@ -140,8 +140,11 @@ def _evaluate(tree: ast.Module | ast.Expression, filename: str, names: dict[str,
 def _marks(test: Test, value: Any, failure: BaseException | None, verdicts: Sequence[Verdict]) -> float:
     """Points for what happened: all, nothing, or the part that the checks or the test itself say."""
     if failure is None:
-        number = type(value) in (int, float) and math.isfinite(value)
-        return min(max(float(value), 0.0), test.points) if number else test.points
+        if type(value) not in (int, float):
+            return test.points
+        if type(value) is float and not math.isfinite(value):
+            return 0.0  # reckoned from what an answer said
+        return float(min(max(value, 0), test.points))
     if isinstance(failure, CheckFailed) and failure.verdict.partial:
         checks = max(_count_calls(test.source), len(verdicts))
         part = sum(verdict.credit for verdict in verdicts) / checks

@@ -7,15 +7,21 @@ numbers only, and refuses what an honest reply never holds, such as another type
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import inspect
 import io
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 MAX_REPLY_BYTES = 32 << 20
 MAX_ITEMS = 2_000_000
 """Values in one reply, each counted wherever it stands; 64 bytes of text count as one more."""
 MAX_DEPTH = 50
+
+MAX_MEMORY_BYTES = 1 << 30
+"""What reading one reply may take: twenty forged bytes can ask a pickle reader for a table of gigabytes."""
 
 _SCALARS = (bool, int, float, complex)
 _CONTAINERS = (list, tuple, set, frozenset)
@@ -66,9 +72,29 @@ def decode(data: bytes) -> Any:
         NotPlainError: something else than plain data, or too much of it.
         Exception: bytes that are no reply at all; what is raised depends on them.
     """
-    value = _PlainUnpickler(io.BytesIO(data)).load()
+    with _bounded_memory():
+        value = _PlainUnpickler(io.BytesIO(data)).load()
     vet(value)
     return value
+
+
+@contextlib.contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Let the block reserve no more than `MAX_MEMORY_BYTES`; where that cannot be said, let it do as it likes."""
+    try:
+        import resource  # noqa: PLC0415 - not everywhere
+
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = used + MAX_MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if soft < 0 else min(soft, wanted), hard))
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def vet(value: Any) -> None:
