@@ -8,11 +8,9 @@ import json
 import os
 import pwd
 import select
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 
 from course.error import CapabilityError, CourseError, UsageError
 from course.guest.cache import cache_dir
-from course.machine.directory import SOCKET_PATH_LIMIT
+from course.machine.directory import SOCKET_PATH_LIMIT, PrivateDirectory
 from course.machine.process import Process, spawn
 
 from . import linux
@@ -172,8 +170,7 @@ class Zygote:
         self.level = level
         self.missing = ""
         self._modules = modules
-        self._folder = Path(tempfile.mkdtemp(prefix="box-"))
-        (self._folder / "root").mkdir()
+        self._folder = PrivateDirectory()  # the next one removes it, should we be killed
         self._lock = threading.Lock()
         self._process: Process | None = None
         self._orders: socket.socket | None = None
@@ -203,7 +200,7 @@ class Zygote:
                 self._orders = None
             if self._process is not None:
                 self._process.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     @property
     def pid(self) -> int:
@@ -245,7 +242,7 @@ class Zygote:
             SandboxError: the box could not be made.
             UsageError: a folder is missing or its path too long for sockets.
         """
-        (self._folder / "root").mkdir(parents=True, exist_ok=True)  # who cleans /tmp may have taken it
+        (self._folder.path / "root").mkdir(parents=True, exist_ok=True)  # who cleans /tmp may have taken it
         order = self._order(workdir, run_dir, limits or Limits(), forwards or {})
         _write_connection_file(order, key or os.urandom(16).hex().encode())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -301,7 +298,7 @@ class Zygote:
         return Order(
             isolation=self.level.level,
             userns=self.level.userns,
-            root=str(self._folder / "root"),
+            root=str(self._folder.path / "root"),
             work=str(work),
             run_dir=str(run),
             connection_file=str(run / "kernel.json"),
