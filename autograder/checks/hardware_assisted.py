@@ -33,6 +33,7 @@ _MACHINES = {
     "a guest that cannot be run is no success": "internal error",
     "a device file without a KVM behind it is an absent one": "stale device",
     "the mode of the device decides nothing": "wide open",
+    "a device file that a kernel left behind is an absent one": "left over",
     "the flag is looked for among the flags, not in lines that resemble them": "vmx flags",
     "flags that resemble the flag are told from it": "svm parts",
     "words of other lines are passed over": "model name",
@@ -59,7 +60,9 @@ def _nested_repeats(trial: Trial) -> None:
 
 @predict_exits.step("what lies behind the guest's end is not executed")
 def _behind_the_end(trial: Trial) -> None:
-    judge_prediction(trial, [("ecall", 1), ("repeat", 3, [("ecall", 2), ("ecall", 0)]), ("store", 0x300000)])
+    judge_prediction(
+        trial, [("ecall", 1), ("repeat", 3, [("ecall", 2), ("ecall", 0), ("ecall", 3)]), ("store", 0x300000)]
+    )
     judge_prediction(trial, [("ecall", 1), ("load", 0x200000), ("ecall", 1), ("ecall", 0)])
 
 
@@ -74,6 +77,14 @@ def _host_registers(trial: Trial) -> None:
 def _random_guests(trial: Trial) -> None:
     for _ in range(4):
         judge_prediction(trial, [*program(trial.rng, 7), ("store", 0x200000), ("read", "sstatus"), ("ecall", 0)])
+
+
+@predict_exits.step("guests that no hypervisor of this course would start are predicted, too")
+def _never_run(trial: Trial) -> None:
+    steps: list[Step] = [("ecall", trial.rng.randrange(1, 9)), ("store", 0x200000)]
+    for _ in range(5):
+        steps = [("repeat", trial.rng.randrange(2, 6), steps), ("load", trial.rng.randrange(0x100))]
+    judge_prediction(trial, [*steps, ("ecall", 0)], real=False)
 
 
 # ── run_guest ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -309,6 +320,9 @@ def _other_queues(trial: Trial) -> None:
         judge_theft(trial, size)
 
 
+NO_RIGHTS = 1 << 11
+"""A bit of an entry of the second stage that the processor ignores."""
+
 # ── ept ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -347,6 +361,18 @@ def _write_rights(trial: Trial) -> None:
         words = f"The guest's entry of level {4 - level} forbids writing"
         judge_translation(trial, Ask(made, gva, False, words))
         judge_translation(trial, Ask(made, gva, True, words))
+
+
+@ept.step("bits of an entry that are neither rights nor address do not matter")
+def _other_bits(trial: Trial) -> None:
+    made, gva, gpa, entries = world(trial, "other bits")
+    for entry in entries:
+        made.set_guest_word(entry, made.guest_word(entry) | 1 << 63 | 0x20)
+    words = "The guest's entries have bit 63, *no execute*, set"
+    judge_translation(trial, Ask(made, gva, trial.rng.random() < 0.5, words))
+    made.back(gpa, NO_RIGHTS)
+    words = "The last entry of the second stage has an address and no rights"
+    judge_translation(trial, Ask(made, gva, False, words))
 
 
 @ept.step("a guest's tables may be read through pages that it may not write")

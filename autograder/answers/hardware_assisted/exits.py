@@ -7,6 +7,7 @@ import re
 from collections import Counter
 
 from autograder.answers import alternative, mutant
+from course.vcpu import riscv_guest
 
 MEMORY = 0x200000
 
@@ -104,6 +105,50 @@ def all_illegal(steps):
     return _predict(steps, both=True)
 
 
+@mutant("predict_exits", "measured-not-predicted")
+def runs_the_guest(steps):
+    return riscv_guest.histogram(riscv_guest.measure(steps))
+
+
+def _rounds(steps, *, edge=0, load=21, store=23, repeats=True):
+    """Multiply the exits of a repeat: right as long as no guest ends within one."""
+    counts = Counter()
+    for kind, *rest in steps:
+        if kind == "repeat" and repeats:
+            for cause, times in _rounds(rest[1], edge=edge, load=load, store=store).items():
+                counts[cause] += times * rest[0]
+        elif kind == "store" and rest[0] >= MEMORY + edge:
+            counts[store] += 1
+        elif kind in ("ecall", "load") and (kind == "ecall" or rest[0] >= MEMORY + edge):
+            counts[10 if kind == "ecall" else load] += 1
+            if kind == "load" or rest[0] == 0:
+                break
+        elif kind in ("read", "write") and rest[0] in ("mstatus", "hgatp"):
+            counts[2 if rest[0] == "mstatus" else 22] += 1
+            break
+    return dict(counts)
+
+
+@mutant("predict_exits", "end-stays-in-the-repeat")
+def multiplies_the_rounds(steps):
+    return _rounds(steps)
+
+
+@mutant("predict_exits", "first-address-outside-lost")
+def outside_is_greater(steps):
+    return _rounds(steps, edge=1)
+
+
+@mutant("predict_exits", "load-and-store-exchanged")
+def causes_exchanged(steps):
+    return _rounds(steps, load=23, store=21)
+
+
+@mutant("predict_exits", "repeats-left-out")
+def knows_no_repeat(steps):
+    return _rounds(steps, repeats=False)
+
+
 @mutant("predict_exits", "wrong-prediction")
 def every_instruction(steps):
     return {10: len(steps), 23: 1}
@@ -192,6 +237,30 @@ def only_writes(log):
 @mutant("count_accesses", "any-write-to-port-80")
 def first_post_code(log):
     return _count(_own(log, value="0x"))
+
+
+@mutant("count_accesses", "any-write-to-port-80")
+def marks_are_passed_over(log):
+    return _count([line for line in _own(log, value="0x") if line[1] != "0x80"])
+
+
+@mutant("count_accesses", "any-write-of-b8")
+def first_b8(log):
+    lines = _lines(log)
+    begin = next(n for n, line in enumerate(lines) if line[2] == "0xb8")
+    end = next(n for n, line in enumerate(lines) if n > begin and line[1] == "0xf4")
+    return _count(lines[begin + 1 : end])
+
+
+@mutant("count_accesses", "line-of-another-kind")
+def from_the_last_mark(log):
+    rest = log[log.rindex("addr 0x80 value 0xb8") :]
+    return _count([line for line in _lines(rest) if line[1] != "0xf4"])
+
+
+@mutant("count_accesses", "quotes-kept")
+def last_word_with_its_quotes(log):
+    return dict(Counter(f"'{line[3]}'" for line in _own(log)))
 
 
 @mutant("count_accesses", "wrong-count")

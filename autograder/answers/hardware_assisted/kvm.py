@@ -146,6 +146,38 @@ def knows_no_mmio(device, code, inputs=b""):
     return _run(device, code, inputs, mmio=False)
 
 
+@mutant("run_guest", "mmio-length-ignored")
+def keeps_all_of_mmio_data(device, code, inputs=b""):
+    done = _run(device, code, inputs)
+    stored = done["exits"].get("MMIO", 0) > 0
+    return done | {"output": done["output"][:1] + bytes(7) + done["output"][1:]} if stored else done
+
+
+@mutant("run_guest", "guest-lost-its-way")
+def steps_over_the_out_itself(device, code, inputs=b""):
+    output, exits = b"", Counter()
+    with rawkvm.open(device, runs=200) as kvm:
+        vcpu, page = _machine(kvm, code)
+        run = rawkvm.Run.from_buffer(page)
+        while True:
+            kvm.ioctl(vcpu, rawkvm.KVM_RUN, 0)
+            reason = rawkvm.EXITS[run.exit_reason]
+            exits[reason] += 1
+            if reason != "IO":
+                return {"output": output, "exits": dict(exits)}
+            output += page[run.io.data_offset : run.io.data_offset + 1]
+            regs = rawkvm.Regs()
+            kvm.ioctl(vcpu, rawkvm.KVM_GET_REGS, regs)
+            regs.rip += 1
+            kvm.ioctl(vcpu, rawkvm.KVM_SET_REGS, regs)
+
+
+@mutant("run_guest", "unknown-reason")
+def names_of_its_own(device, code, inputs=b""):
+    done = _run(device, code, inputs)
+    return done | {"exits": {f"KVM_EXIT_{name}": times for name, times in done["exits"].items()}}
+
+
 @mutant("run_guest", "last-exit-lost")
 def hlt_is_not_counted(device, code, inputs=b""):
     return _run(device, code, inputs, lost=True)

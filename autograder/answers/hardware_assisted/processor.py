@@ -48,6 +48,7 @@ def with_regular_expressions(cpuinfo, devices, attempt):
 def last_line_first(cpuinfo, devices, attempt):
     last = attempt.splitlines()[-1]
     words = {"HLT": "usable", "EACCES": "forbidden", "EPERM": "forbidden", "ENOENT": "absent", "ENXIO": "absent"}
+    words["ENODEV"] = "absent"
     kvm = next((value for word, value in words.items() if word in last), "refused")
     return _right(cpuinfo, devices, attempt) | {"kvm": kvm}
 
@@ -96,6 +97,18 @@ def kvm_run_returned(cpuinfo, devices, attempt):
 @mutant("hw_virt", "enxio-is-forbidden")
 def every_refused_open_is_forbidden(cpuinfo, devices, attempt):
     kvm = "forbidden" if "open" in attempt.splitlines()[-1] and devices else _kvm(attempt)
+    return _right(cpuinfo, devices, attempt) | {"kvm": kvm}
+
+
+@mutant("hw_virt", "only-eacces-forbids")
+def policy_is_refused(cpuinfo, devices, attempt):
+    kvm = "refused" if "EPERM" in attempt else _kvm(attempt)
+    return _right(cpuinfo, devices, attempt) | {"kvm": kvm}
+
+
+@mutant("hw_virt", "enodev-is-refused")
+def enodev_is_unknown(cpuinfo, devices, attempt):
+    kvm = "refused" if "ENODEV" in attempt else _kvm(attempt)
     return _right(cpuinfo, devices, attempt) | {"kvm": kvm}
 
 

@@ -170,6 +170,30 @@ def idx_first(memory, queue, last):
     return _serve(memory, queue, last, reply=reply)
 
 
+@mutant("ring", "bytes-turned-round")
+def big_endian(memory, queue, last):
+    done = _serve(memory, queue, last)
+    return done | {"writes": [(address, data[::-1]) for address, data in done["writes"]]}
+
+
+@mutant("ring", "element-without-its-head")
+def names_the_slot(memory, queue, last):
+    done = _serve(memory, queue, last)
+    slots = ((address - queue["used"] - 4) // 8 for address, _ in done["writes"])
+    writes = [(a, struct.pack("<II", n, 0) if len(d) == 8 else d) for n, (a, d) in zip(slots, done["writes"])]
+    return done | {"writes": writes}
+
+
+@alternative("ring")
+def one_write_for_everything(memory, queue, last):
+    """The whole used ring at once: element and idx become visible together."""
+    done, used, size = _serve(memory, queue, last), queue["used"], 4 + 8 * queue["size"]
+    ring = bytearray(memory[used : used + size])
+    for address, data in done["writes"]:
+        ring[address - used : address - used + len(data)] = data
+    return done | {"writes": [(used, bytes(ring))] if done["writes"] else []}
+
+
 @mutant("ring", "not-given-back")
 def prints_only(memory, queue, last):
     return _serve(memory, queue, last, reply=lambda *_: {"writes": []})

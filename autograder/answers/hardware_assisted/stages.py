@@ -15,25 +15,27 @@ def _translate(gva, write, cr3, eptp, memory, **wrong):
         for shift in (39, 30, 21, 12):
             entry = memory.get(at + 8 * (gpa >> shift & 511), 0)
             last = shift == 12 or not wrong.get("last_level")
-            if not entry & 7 or (write and not entry & 2 and last and not wrong.get("no_host_rights")):
+            absent = not entry if wrong.get("zero") else not entry & 7
+            if absent or (write and not entry & 2 and last and not wrong.get("no_host_rights")):
                 if table and wrong.get("walk_faults"):
                     return "page fault", gva
                 return "ept violation", gva if wrong.get("names_gva") else gpa & FRAME if wrong.get("page") else gpa
-            at = entry & FRAME
+            at = entry & wrong.get("frame", FRAME)
         return "mapped", at | (0 if wrong.get("no_offset") and not table else gpa & 4095)
 
     at = cr3
     for shift in (39, 30, 21, 12):
-        kind, where = "mapped", at + 8 * (gva >> shift & 511)
+        slot = at + 8 * (gva >> shift & 511)
+        kind, where = "mapped", slot
         if not wrong.get("host_tables"):
-            kind, where = host(where, table=True)
+            kind, where = host(where, write and wrong.get("stores", False), table=True)
         if kind != "mapped":
             return kind, where
         entry = memory.get(where, 0)
         last = shift == 12 or not wrong.get("last_level")
         if not entry & 1 or (write and not entry & 2 and last and not wrong.get("no_guest_rights")):
-            return "page fault", gva
-        at = entry & FRAME
+            return "page fault", slot if wrong.get("entry") else gva & FRAME if wrong.get("gva_page") else gva
+        at = entry & wrong.get("frame", FRAME)
     gpa = at | gva & 4095
     return ("mapped", gpa) if wrong.get("one_stage") else host(gpa, write)
 
@@ -123,6 +125,31 @@ def only_the_host_decides(gva, write, cr3, eptp, memory):
 @mutant("ept", "rights-of-last-level-only")
 def only_the_last_entry(gva, write, cr3, eptp, memory):
     return _translate(gva, write, cr3, eptp, memory, last_level=True)
+
+
+@mutant("ept", "walk-taken-for-a-store")
+def stores_through_the_walk(gva, write, cr3, eptp, memory):
+    return _translate(gva, write, cr3, eptp, memory, stores=True)
+
+
+@mutant("ept", "fault-names-page")
+def reports_the_gva_s_page(gva, write, cr3, eptp, memory):
+    return _translate(gva, write, cr3, eptp, memory, gva_page=True)
+
+
+@mutant("ept", "fault-names-entry")
+def reports_the_entry(gva, write, cr3, eptp, memory):
+    return _translate(gva, write, cr3, eptp, memory, entry=True)
+
+
+@mutant("ept", "other-bits-in-the-address")
+def clears_the_low_bits_only(gva, write, cr3, eptp, memory):
+    return _translate(gva, write, cr3, eptp, memory, frame=~0xFFF)
+
+
+@mutant("ept", "absent-means-zero")
+def absent_is_zero(gva, write, cr3, eptp, memory):
+    return _translate(gva, write, cr3, eptp, memory, zero=True)
 
 
 @mutant("ept", "not-a-pair")

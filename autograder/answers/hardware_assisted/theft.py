@@ -44,6 +44,16 @@ def reads_its_own(queue, size):
     return _one(queue, size - 64, 64)
 
 
+@mutant("steal", "too-far-behind")
+def address_of_two_to_the_32(queue, size):
+    return _one(queue, 0x100000000, 16)
+
+
+@mutant("steal", "begins-too-late")
+def leaves_a_gap(queue, size):
+    return _one(queue, size + 16, 0x100000000 - size - 16)
+
+
 @mutant("steal", "nothing-served")
 def forgets_to_announce(queue, size):
     return _one(queue, size, 0x100000000 - size, idx=0)

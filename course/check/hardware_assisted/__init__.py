@@ -55,7 +55,7 @@ def _own_registers(trial: Trial) -> None:
 @predict_exits.step("memory is told from devices, and repeats are counted")
 def _stores(trial: Trial) -> None:
     times = trial.rng.randrange(3, 9)
-    inner = [("store", 0x1FFFFF), ("store", 0x200000), ("ecall", 1)]
+    inner = [("store", 0x1FFFFF), ("store", 0x200000), ("store", 0x200001), ("ecall", 1)]
     judge_prediction(trial, [("repeat", times, inner), ("load", 0x20000), ("ecall", 0)])
 
 

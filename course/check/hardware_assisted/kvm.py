@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from ...vcpu.rawkvm import EXITS
 from ..answer import Outcome
 from ..exercise import Trial
 
@@ -42,16 +43,24 @@ def _bytes(text: str) -> bytes:
 
 
 _CS: Blame = (
-    lambda r: "INTERNAL_ERROR" in r["exits"],
+    lambda r: "INTERNAL_ERROR" in r["exits"] and "IO" not in r["exits"],
     "guest-not-where-cs-points",
     "KVM could not even fetch the first instruction.",
     "The address is cs.base + rip. Print sregs.cs.base after KVM_GET_SREGS: a PC begins just below 4 GiB.",
 )
 _LAST: Blame = (
-    lambda r: "HLT" not in r["exits"],
+    lambda r: "HLT" not in r["exits"] and set(r["exits"]) <= {"IO"},
     "last-exit-lost",
     "The HLT that ends the guest is not in the histogram.",
     "It is an exit like the others: count first, then decide what to do.",
+)
+
+
+_LOST_ITS_WAY: Blame = (
+    lambda r: "IO" in r["exits"] and bool({"MMIO", "INTERNAL_ERROR", "SHUTDOWN"} & set(r["exits"])),
+    "guest-lost-its-way",
+    "After an IO exit the guest did not go on with its own next instruction: it met what its code does not hold.",
+    "KVM completes the instruction at the next KVM_RUN. Which registers did you change, before the loop or in it?",
 )
 
 
@@ -62,6 +71,7 @@ def alphabet(port: int = 0xE9, first: int = 65, count: int = 26) -> Program:
     output = bytes(range(first, first + count))
     blame: tuple[Blame, ...] = (
         _CS,
+        _LOST_ITS_WAY,
         (
             lambda r: len(r["output"]) == count and r["output"] == bytes([r["output"][0]]) * count,
             "data-offset-ignored",
@@ -133,6 +143,12 @@ def memory_mapped(inputs: bytes) -> Program:
             "MMIO is an exit to be answered, as IO is: run.mmio has address, data, len and is_write.",
         ),
         (
+            lambda r: r["output"][:1] == b"\x5a" and r["output"].endswith(inputs[:1]) and len(r["output"]) > 2,
+            "mmio-length-ignored",
+            "More bytes were kept of the store than the guest stored.",
+            "run.mmio.data has room for 8 bytes; run.mmio.len says how many of them are meant.",
+        ),
+        (
             lambda r: r["output"][:1] == b"\x5a" and r["output"][1:] != inputs[:1],
             "mmio-load-not-answered",
             "The load did not get the byte of inputs.",
@@ -178,7 +194,17 @@ def judge_run(trial: Trial, program: Program) -> None:
     if not (isinstance(got, dict) and set(got) == {"output", "exits"} and isinstance(got["exits"], dict)):
         trial.wrong("wrong-shape", f"run_guest returned {got!r:.80}.", 'Return {"output": bytes, "exits": dict}.')
     trial.expect(
-        isinstance(got["output"], bytes), "not-bytes", f"output is {type(got['output']).__name__}, expected bytes."
+        isinstance(got["output"], bytes),
+        "not-bytes",
+        f"output is {type(got['output']).__name__}, expected bytes.",
+        "Slices of page are bytes, and bytes add up: no number and no text is needed in between.",
+    )
+    unknown = sorted(str(name) for name in got["exits"] if name not in EXITS.values())
+    trial.expect(
+        not unknown,
+        "unknown-reason",
+        f"exits has the keys {', '.join(unknown)}.",
+        f"The names are those of rawkvm.EXITS, such as {', '.join(program.exits)}.",
     )
     if (got["output"], got["exits"]) == (program.output, program.exits):
         return

@@ -14,7 +14,13 @@ _COMMON = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat clf
 INTEL, AMD = ("GenuineIntel", "Intel(R) Xeon(R) CPU"), ("AuthenticAMD", "AMD EPYC 7B13")
 CHARACTER_DEVICE = "crw-rw---- 1 root kvm 10, 232 Nov 11 09:00 /dev/kvm"
 OPEN = 'open("/dev/kvm", O_RDWR)'
-_ERRORS = {"ENOENT": "No such file or directory", "EACCES": "Permission denied", "ENXIO": "No such device or address"}
+_ERRORS = {
+    "ENOENT": "No such file or directory",
+    "EACCES": "Permission denied",
+    "EPERM": "Operation not permitted",
+    "ENXIO": "No such device or address",
+    "ENODEV": "No such device",
+}
 FIELDS = {"extension": ("vmx", "svm", "none"), "kvm": ("usable", "absent", "forbidden", "refused")}
 Blame = tuple[str, str]
 
@@ -27,7 +33,7 @@ class Case:
         words: what it is.
         texts: cpuinfo, devices, attempt.
         expected: the right answer.
-        blame: field → (misconception, hint) when that field is wrong.
+        blame: field, or field=value → (misconception, hint) when that field is wrong, or has that wrong value.
     """
 
     words: str
@@ -47,13 +53,8 @@ def cpuinfo(rng: random.Random, maker: tuple[str, str], *flags: str, model: str 
 
 def attempt(outcome: str) -> str:
     """What a program met that tried to use KVM, as strace would show it."""
-    errors = {
-        "ENOENT": "No such file or directory",
-        "EACCES": "Permission denied",
-        "ENXIO": "No such device or address",
-    }
-    if outcome in errors:
-        return f"{OPEN} = -1 {outcome} ({errors[outcome]})\n"
+    if outcome in _ERRORS:
+        return f"{OPEN} = -1 {outcome} ({_ERRORS[outcome]})\n"
     lines = [f"{OPEN} = 3", "ioctl(3, KVM_GET_API_VERSION) = 12"]
     if outcome == "EBUSY":
         return "\n".join([*lines, "ioctl(3, KVM_CREATE_VM) = -1 EBUSY (Device or resource busy)", ""])
@@ -71,6 +72,7 @@ def case(name: str, rng: random.Random) -> Case:
         "laptop": _laptop, "no module": _no_module, "nested without flag": _nested_without_flag, "denied": _denied,
         "busy": _busy, "internal error": _internal_error, "stale device": _stale, "vmx flags": _vmx_flags,
         "svm parts": _svm_parts, "model name": _model_name, "nested": _nested, "wide open": _wide_open,
+        "left over": _left_over,
     }  # fmt: skip
     if name not in makers:
         raise UsageError(f"there is no case {name!r}; there are {', '.join(makers)}")
@@ -83,6 +85,7 @@ def _expect(extension: str, in_a_vm: bool, kvm: str) -> dict[str, Any]:
 
 _RUNS = "KVM_EXIT_HLT"
 _MODE = ("reads-the-mode", "Rights depend on who asks: the attempt shows whether *this* account may.")
+_POLICY = ("only-eacces-forbids", "The mode is not all that decides: a policy forbids with an error of its own, EPERM.")
 _DEVICE = ("device-is-kvm", "A name in /dev promises nothing: read what came of opening it.")
 _FLAG = ("flag-is-kvm", "The flag tells what the processor has; the attempt tells what the kernel offers.")
 _OPENING = ("opening-is-running", "Opening succeeded. Read the attempt to its last line.")
@@ -139,12 +142,12 @@ def _denied(rng: random.Random) -> Case:
 
 
 def _wide_open(rng: random.Random) -> Case:
-    texts = (cpuinfo(rng, AMD, "svm"), CHARACTER_DEVICE.replace("rw----", "rw-rw-"), attempt("EACCES"))
+    texts = (cpuinfo(rng, AMD, "svm"), CHARACTER_DEVICE.replace("rw----", "rw-rw-"), attempt("EPERM"))
     return Case(
         "A container: the device may be opened by everybody, says its mode, and a security policy refuses",
         texts,
         _expect("svm", False, "forbidden"),
-        {"kvm": _MODE, "extension": _SUBSTRING, "in_a_vm": _VM},
+        {"kvm": _MODE, "kvm=refused": _POLICY, "extension": _SUBSTRING, "in_a_vm": _VM},
     )
 
 
@@ -180,6 +183,17 @@ def _stale(rng: random.Random) -> Case:
         _expect("none", True, "absent"),
         {"kvm": ("enxio-is-forbidden", "What does the error say: not allowed, or not there?"), "extension": _SUBSTRING,
          "in_a_vm": _VM},
+    )  # fmt: skip
+
+
+def _left_over(rng: random.Random) -> Case:
+    texts = (cpuinfo(rng, INTEL, "vmx"), CHARACTER_DEVICE, attempt("ENODEV"))
+    return Case(
+        "A server whose module kvm was taken out of the kernel; the device file was left",
+        texts,
+        _expect("vmx", False, "absent"),
+        {"kvm": ("enodev-is-refused", "Three errors of open say that nothing is there; the table names them."),
+         "extension": _SUBSTRING, "in_a_vm": _VM},
     )  # fmt: skip
 
 
@@ -244,6 +258,6 @@ def judge_machine(trial: Trial, machine: Case) -> None:
         trial.wrong("not-a-bool", f"in_a_vm is {got['in_a_vm']!r}.", "True or False is expected.")
     for field in ("extension", "in_a_vm", "kvm"):
         if got[field] != machine.expected[field]:
-            misconception, hint = machine.blame[field]
+            misconception, hint = machine.blame.get(f"{field}={got[field]}", machine.blame[field])
             message = f"{machine.words}. {field}: expected {machine.expected[field]!r}, obtained {got[field]!r}."
             trial.wrong(misconception, f"{message}\nThe attempt: {machine.texts[2].splitlines()[-1]}", hint)

@@ -76,7 +76,7 @@ def judge_batch(trial: Trial, driver: Driver, last: int, batch: Batch, what: str
     output = reply["output"]
     _judge_output(trial, batch, output, what)
     back = driver.apply(reply["writes"])
-    _judge_back(trial, heads, back, bool(reply["writes"]), what)
+    _judge_back(trial, Given(heads, back, driver, reply["writes"]), what)
     expected = (last + len(heads)) & 0xFFFF
     trial.expect(
         reply["last"] == expected,
@@ -118,7 +118,39 @@ def _judge_output(trial: Trial, batch: Batch, output: bytes, what: str) -> None:
     trial.equal(expected, output, misconception, f"{what} The device's output is not what was sent.", hint)
 
 
-def _judge_back(trial: Trial, heads: list[int], back: list[tuple[int, int]], wrote: bool, what: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What came back from the device.
+
+    Attributes:
+        heads: that the driver had offered.
+        back: elements (head, written) as the driver saw them.
+        driver: after the device's writes.
+        writes: of the device.
+    """
+
+    heads: list[int]
+    back: list[tuple[int, int]]
+    driver: Driver
+    writes: list[tuple[int, bytes]]
+
+    @property
+    def turned(self) -> bool:
+        """Whether an idx was written with its bytes in the other order."""
+        at, idx = self.driver.queue["used"] + 2, self.driver.idx.to_bytes(2, "big")
+        return idx != idx[::-1] and (at, idx) in [(address, bytes(data)) for address, data in self.writes]
+
+    @property
+    def in_the_end(self) -> list[int]:
+        """The heads that stand in the used ring after all writes."""
+        size, used = self.driver.queue["size"], self.driver.queue["used"]
+        first = self.driver.idx - len(self.heads)
+        slots = [(first + n) % size for n in range(len(self.heads))]
+        return [virtqueue.ELEMENT.unpack_from(self.driver.memory, used + 4 + 8 * slot)[0] for slot in slots]
+
+
+def _judge_back(trial: Trial, given: Given, what: str) -> None:
+    heads, back = given.heads, given.back
     if [head for head, _ in back] == heads:
         for head, written in back:
             if written:
@@ -128,7 +160,7 @@ def _judge_back(trial: Trial, heads: list[int], back: list[tuple[int, int]], wro
                     "The number says how many bytes of the buffer the device has changed; this device only reads.",
                 )
         return
-    if not wrote:
+    if not given.writes:
         trial.wrong(
             "not-given-back",
             f"{what} The output is right, but nothing was written to the used ring: the driver can never use the"
@@ -141,11 +173,23 @@ def _judge_back(trial: Trial, heads: list[int], back: list[tuple[int, int]], wro
             f"{what} The used ring was written, but used.idx did not move: the driver does not look.",
             "used.idx is at byte 2 of the used ring.",
         )
+    if given.turned:
+        trial.wrong(
+            "bytes-turned-round",
+            f"{what} used.idx should be {given.driver.idx}; its two bytes were written in the other order.",
+            "The layout is little-endian, in what you read and in what you write.",
+        )
     if len(back) > len(heads):
         trial.wrong(
             "idx-too-far",
             f"{what} {len(heads)} buffers were offered, and used.idx moved by {len(back)} or more.",
             "used.idx counts buffers since the beginning, modulo 2^16; it does not count bytes, or start again.",
+        )
+    if len(back) == len(heads) and given.in_the_end != heads:
+        trial.wrong(
+            "element-without-its-head",
+            f"{what} The elements of the used ring name {[h for h, _ in back]}; the buffers began at {heads}.",
+            "An element holds the number of the descriptor at which the buffer begins, not a place in a ring.",
         )
     if len(back) == len(heads):
         trial.wrong(

@@ -42,34 +42,43 @@ class Mistakes:
     guest_write_only: bool = False
     host_write_only: bool = False
     last_level_only: bool = False
+    walk_stores: bool = False
+    gva_page_only: bool = False
+    fault_names_entry: bool = False
+    whole_entry: bool = False
+    zero_is_absent: bool = False
 
 
 def translate(ask: Ask, wrong: Mistakes = Mistakes()) -> Result:
     """Translate as the hardware does, or with mistakes."""
     world = ask.world
 
+    frame = ~(PAGE - 1) if wrong.whole_entry else FRAME
+
     def second(gpa: int, write: bool, of_table: bool) -> int:
         table = world.eptp
         for shift in SHIFTS:
             entry = world.memory.get(table + 8 * (gpa >> shift & 511), 0)
             last = shift == SHIFTS[-1] or not wrong.last_level_only
-            if not entry & 7 or (write and not entry & WRITE and not wrong.guest_write_only and last):
+            absent = not entry if wrong.zero_is_absent else not entry & 7
+            if absent or (write and not entry & WRITE and not wrong.guest_write_only and last):
                 if of_table and wrong.walk_faults:
                     raise _Leave(FAULT, ask.gva)
                 told = ask.gva if wrong.gva_in_violation else gpa & FRAME if wrong.gpa_page_only else gpa
                 raise _Leave(VIOLATION, told)
-            table = entry & FRAME
+            table = entry & frame
         return table + (0 if wrong.no_offset and not of_table else gpa % PAGE)
 
     def first() -> int:
-        table = world.cr3
+        table, reads_as = world.cr3, ask.write and wrong.walk_stores
         for shift in SHIFTS:
             at = table + 8 * (ask.gva >> shift & 511)
-            entry = world.memory.get(at if wrong.tables_at_hpa else second(at, False, True), 0)
+            entry = world.memory.get(at if wrong.tables_at_hpa else second(at, reads_as, True), 0)
             last = shift == SHIFTS[-1] or not wrong.last_level_only
             if not entry & PRESENT or (ask.write and not entry & WRITE and not wrong.host_write_only and last):
-                raise _Leave(FAULT, ask.gva)
-            table = entry & FRAME
+                told = at if wrong.fault_names_entry else ask.gva & FRAME if wrong.gva_page_only else ask.gva
+                raise _Leave(FAULT, told)
+            table = entry & frame
         return table + ask.gva % PAGE
 
     try:
@@ -84,6 +93,21 @@ _KNOWN = [
     (Mistakes(walk_faults=True), "walk-is-guest-s-fault",
      "A table of the guest lies on a page that the host has taken away; that was reported to the guest.",
      "The guest's tables are in order: it could do nothing about this fault. Who can?"),
+    (Mistakes(walk_stores=True), "walk-taken-for-a-store",
+     "A table of the guest lies on a page that may only be read; that was taken for a violation.",
+     "Only the result of the translation is written to. What does the processor do with the guest's entries here?"),
+    (Mistakes(gva_page_only=True), "fault-names-page",
+     "A page fault was reported with the page's address, without the offset.",
+     "The processor tells the kernel the whole address of the access (on x86 in cr2)."),
+    (Mistakes(fault_names_entry=True), "fault-names-entry",
+     "A page fault was reported with the address of the entry that said no.",
+     "The guest's kernel asks: which of my program's addresses was it?"),
+    (Mistakes(whole_entry=True), "other-bits-in-the-address",
+     "Bits of an entry above bit 51 were taken for a part of the address.",
+     "Bits 12 to 51 are the address; above are bits such as *no execute*, which do not matter here."),
+    (Mistakes(zero_is_absent=True), "absent-means-zero",
+     "An entry of the second stage without any right was followed, because it is not 0 as a whole.",
+     "Which bits say that nothing is there? A host may keep what it likes in the others."),
     (Mistakes(last_level_only=True), "rights-of-last-level-only",
      "Only the entry of the last level was asked whether the page may be written.",
      "A page may be written when the entries of *all* levels say so."),
@@ -134,7 +158,9 @@ def judge_translation(trial: Trial, ask: Ask) -> None:
     for mistakes, misconception, message, hint in _KNOWN:
         if translate(ask, mistakes) == got:
             trial.wrong(misconception, what + message, hint)
-    trial.wrong("wrong-translation", what, "Follow the drawing by hand for this address, one read after the other.")
+    trial.wrong(
+        "wrong-translation", what.rstrip(), "Follow the drawing by hand for this address, one read after the other."
+    )
 
 
 def address(trial: Trial) -> int:

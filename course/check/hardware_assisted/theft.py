@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from ...vcpu import flawed_ring
-from ...vcpu.virtqueue import MEMORY_BYTES, Driver
+from ...vcpu.virtqueue import DESCRIPTOR, MEMORY_BYTES, Driver
 from ..exercise import Trial
 
 _BEFORE, _SECRET = 0x400, 48
@@ -29,7 +30,8 @@ def judge_theft(trial: Trial, size: int) -> None:
         )
         memory[address : address + len(data)] = data
     secret = trial.rng.randbytes(_SECRET)
-    vmm = trial.rng.randbytes(_BEFORE) + bytes(memory) + secret + trial.rng.randbytes(100)
+    behind = trial.rng.randbytes(100)
+    vmm = trial.rng.randbytes(_BEFORE) + bytes(memory) + secret + behind
     try:
         output = flawed_ring.serve(vmm, _BEFORE, MEMORY_BYTES, driver.queue)
     except ValueError as error:
@@ -40,17 +42,23 @@ def judge_theft(trial: Trial, size: int) -> None:
         )
     if secret in output:
         return
+    if not output and (far := _far(memory, driver)):
+        trial.wrong(
+            "too-far-behind",
+            f"The device let a buffer at {far:#x} pass, and nothing came out: so far behind, the host has no memory.",
+            f"Your memory ends at {MEMORY_BYTES:#x}. Where does what you want begin?",
+        )
     if not output:
         trial.wrong(
             "nothing-served",
             "The device found no buffer, or empty ones: nothing came out.",
             "avail.idx says how many wait, the ring which; a descriptor has address, length, flags, next.",
         )
-    if secret[:1] in output[-_SECRET:] and output.endswith(secret[: max(1, _common(output, secret))]):
+    if output.endswith(behind):
         trial.nearly(
-            "part-of-the-secret",
-            f"Only the first {_common(output, secret)} of {_SECRET} bytes behind the guest's memory came out.",
-            "Take more: what limits the length?",
+            "begins-too-late",
+            f"Bytes of the host came out, but the first of the {_SECRET} behind your memory are missing.",
+            "Which is the first address that is not yours?",
         )
     trial.wrong(
         "own-memory-only",
@@ -59,6 +67,10 @@ def judge_theft(trial: Trial, size: int) -> None:
     )
 
 
-def _common(output: bytes, secret: bytes) -> int:
-    """Length of the longest beginning of the secret with which the output ends."""
-    return next((n for n in range(len(secret), 0, -1) if output.endswith(secret[:n])), 0)
+def _far(memory: bytearray, driver: Driver) -> int:
+    """The address of the first buffer that waits, when it is not in the guest's memory; else 0."""
+    _, waiting, head = struct.unpack_from("<HHH", memory, driver.queue["avail"])
+    if not waiting or head >= driver.queue["size"]:
+        return 0
+    address, length, _, _ = DESCRIPTOR.unpack_from(memory, driver.queue["desc"] + 16 * head)
+    return int(address) if length and address >= MEMORY_BYTES else 0
