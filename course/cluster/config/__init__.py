@@ -4,6 +4,5 @@
 - `guest`: ``qemu-server/169.conf`` and ``lxc/200.conf`` with pending changes and snapshots.
 - `sections`: ``storage.cfg``, ``ha/*.cfg``, ``jobs.cfg``.
 - `firewall`: ``*.fw``.
-
-``user.cfg`` is read and written by `course.cluster.access`, which gives its lines their meaning.
+- `users`: ``user.cfg``; what its rights mean is `course.cluster.access`'s.
 """
