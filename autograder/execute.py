@@ -35,8 +35,9 @@ from .split import Needs, Plan, is_test, modules, source_notebook
 VERDICTS = "course"
 """Key of the notebook's metadata under which verdicts are kept: ``{"verdicts": {grade id: […]}, "sandbox": …}``."""
 
-_RUN_MIB = 1024
-"""Room for the disks of machines that checks start."""
+_RUN_MIB, _ADDRESS_SPACE_MIB = 1024, 64 << 10
+"""Room for the disks of machines that checks start; addresses for Unicorn, which reserves a GiB for each processor and
+ends the process when there is none left. What is *used* is limited by the box's memory."""
 
 
 class SplitExecute(GoingOn):
@@ -197,6 +198,10 @@ class SplitExecute(GoingOn):
         if said is None or said.get("status") != "ok":
             raise JudgeError(f"the kernel cannot serve calls of answers: {(said or {}).get('evalue', 'it ended')}")
 
+    def why_ended(self) -> str:
+        """Which limit of its box a kernel went beyond."""
+        return str(self._box.why) if self._box is not None and not self._box.alive() else ""
+
     def _boxes(self) -> bool:
         """Have this process's kernels started in boxes, if that is wanted and can be."""
         if not sys.platform.startswith("linux"):
@@ -214,7 +219,9 @@ class SplitExecute(GoingOn):
         self._level = str(level)
         if level.warning and self._kernels == 1:
             self.log.warning("%s", level.warning)
-        SandboxProvisioner.limits = dataclasses.replace(SandboxProvisioner.limits, run_mib=_RUN_MIB)
+        SandboxProvisioner.limits = dataclasses.replace(
+            SandboxProvisioner.limits, run_mib=_RUN_MIB, address_space_mib=_ADDRESS_SPACE_MIB
+        )
         register()
         return True
 

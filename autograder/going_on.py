@@ -117,6 +117,8 @@ class GoingOn(Execute):  # type: ignore[misc]
 
     def _blame(self, cell: Node, index: int, what: str, *, careful: bool = False) -> None:
         """Tell student and instructor that a cell has cost its kernel; unless it was a cell before, as it turns out."""
+        if cause := self.why_ended():
+            what = f"{what}; it was stopped: {cause}"
         self._discard()
         before = len(self._done)
         revived = self._restarts < self.max_restarts and self._revive(careful=careful)
@@ -167,6 +169,10 @@ class GoingOn(Execute):  # type: ignore[misc]
 
     def started(self) -> None:
         """Called when a kernel has come up, before any cell."""
+
+    def why_ended(self) -> str:
+        """Why the kernel was ended from outside, if it was and somebody knows."""
+        return ""
 
     def _start(self) -> None:
         import zmq  # noqa: PLC0415 - Jupyter has imported it by now
