@@ -128,7 +128,8 @@ ZOO.cell(
     "Connects to the kernels of others through their connection files, and runs code there.",
     "import glob, json, os\nfrom jupyter_client import BlockingKernelClient\n"
     "mine = set()\nfor path in glob.glob('/tmp/**/kernel*.json', recursive=True) + "
-    "glob.glob('@home/**/kernel-*.json', recursive=True) + glob.glob('/root/.local/share/jupyter/runtime/*.json'):\n"
+    "glob.glob('@home/**/kernel-*.json', recursive=True) + "
+    "glob.glob(os.path.expanduser('~root/.local/share/jupyter/runtime/*.json')):\n"
     "    try:\n        info = json.load(open(path))\n"
     "        if info['key'] == get_ipython().kernel.session.key.decode():\n"
     "            continue\n        print('found', path)\n        client = BlockingKernelClient(connection_file=path)\n"
