@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from course.error import CourseError
+
 from ..cache import Cache
 from . import execution, pool
 from .course import Course, GradingError, Submission, find_root
@@ -47,12 +49,24 @@ def grade(
     """Grade what was handed in; run it again to go on where it ended."""
     console = Console(stderr=True)
     course = Course(find_root())
+    _make_guests(console)
     with writing(course), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nbgrader's own, about its own objects: nothing that an instructor could mend
         batch = run(course, lessons or (), student or (), jobs=jobs, force=force, dask=dask, console=console)
     _tell(console, course, batch)
     if batch.failed:
         raise typer.Exit(1)
+
+
+def _make_guests(console: Console) -> None:
+    """Have the guests' images ready: in a box, each kernel would have to make its own."""
+    from course import guest  # noqa: PLC0415 - each command loads what it needs
+
+    try:
+        with console.status("Making the guests' images (once, about a minute) …"):
+            guest.build()
+    except CourseError as error:
+        console.print(f"[yellow]The guests' images are not ready:[/] {escape(str(error))}", soft_wrap=True)
 
 
 def run(
