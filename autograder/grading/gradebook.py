@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -181,7 +182,8 @@ class Gradebook:
         Returns:
             Empty when they are written; otherwise nbgrader's last words.
         """
-        said = self._api.autograde(one.lesson, one.student, force=True, create=True)
+        student = glob.escape(one.student)  # nbgrader looks for it as a pattern
+        said = self._api.autograde(one.lesson, student, force=True, create=True)
         return "" if said["success"] else _last_words(said)
 
     def marks(self, one: Submission) -> tuple[float, float]:

@@ -208,14 +208,14 @@ def notebook_is_a_pipe(lesson: Lesson, folder: Path) -> Handed:
     return None
 
 
-@ZOO("There is no notebook.")
+@ZOO("There is no notebook.", graded=False)
 def no_notebook(lesson: Lesson, folder: Path) -> Handed:
     """A file of text in its place."""
     (folder / "readme.txt").write_text("I sent it by mail.")
     return None
 
 
-@ZOO("The time of handing in is no time.", marks=FULL)
+@ZOO("The time of handing in is no time.", graded=False)
 def no_timestamp(lesson: Lesson, folder: Path) -> Handed:
     """Bytes in the place of a date."""
     (folder / "timestamp.txt").write_bytes(b"\xff\xfe tomorrow \0")
@@ -227,7 +227,15 @@ def _right(lesson: Lesson, _: Path) -> Handed:
 
 
 ZOO.specimens += [
-    Specimen(name, Kind.BROKEN, f"The student's id is {student!r}.", _right, marks=FULL, student=student)
+    Specimen(
+        name,
+        Kind.BROKEN,
+        f"The student's id is {student!r}.",
+        _right,
+        marks=FULL,
+        student=student,
+        graded="[" not in student,
+    )
     for name, student in {
         "student-with-globs": "[a-z]*",
         "student-with-space": "o'neil & son",

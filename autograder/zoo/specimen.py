@@ -117,6 +117,7 @@ class Specimen:
         box: only a sandbox keeps it from doing harm or gaining points; without one it is not graded in tests.
         slow: it uses up budgets; graded with small ones.
         plain: whether plain nbgrader may be shown it (in a box of its own) to compare.
+        graded: whether it can have marks at all; what nbgrader cannot even name has a reason instead.
         student: its student's id.
     """
 
@@ -128,6 +129,7 @@ class Specimen:
     box: bool = False
     slow: bool = False
     plain: bool = True
+    graded: bool = True
     student: str = ""
 
     def __repr__(self) -> str:
