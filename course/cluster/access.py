@@ -1,6 +1,7 @@
 """Who may do what: roles and privileges at a path, and the rules that the schema gives for each call.
 
-A right is given to a user, a group or a token at a path of a tree, such as ``/vms/169`` or ``/pool/students``. On the way from the root down to the path that is asked about
+A right is given to a user, a group or a token at a path of a tree, such as ``/vms/169`` or ``/pool/students``. On the
+way from the root down to the path that is asked about
 
 - a right above counts if it propagates; at the path itself each right counts;
 - a deeper level replaces what the levels above gave;
