@@ -59,10 +59,7 @@ def wait_for(folder):
     address = f"host={folder} user=grader dbname=postgres"
     end = time.monotonic() + 120
     while True:
-        with (
-            contextlib.suppress(psycopg.OperationalError),
-            psycopg.connect(f"host={folder} user=grader dbname=postgres"),
-        ):
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(address):
             return
         assert time.monotonic() < end, "PostgreSQL did not come up"
         time.sleep(0.1)
