@@ -11,6 +11,7 @@ Source: appendix "Calendar Events" of Proxmox VE's administration guide; pve-com
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cache
@@ -22,6 +23,8 @@ LONG_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday",
 ANY_DAY = frozenset(range(7))
 ANY_DATE = (frozenset(range(1970, 2100)), frozenset(range(1, 13)), frozenset(range(1, 32)))
 YEARS_AHEAD = 9  # a 29th of February that is a given day of the week may be that far away, and is not asked for
+CLOCK_CHANGE = 180  # minutes; no clock was ever changed by more in one night
+MINUTES_OF_A_DAY = 1440
 SHORT = {
     "minutely": "*:*",
     "hourly": "*:00",
@@ -87,30 +90,49 @@ class CalendarEvent:
         Returns:
             Seconds since 1970, or None when there is none in the next years.
         """
-        day = datetime.fromtimestamp(after, zone).date()
+        now = datetime.fromtimestamp(after, zone)
+        day, begin = now.date(), now.hour * 60 + now.minute - CLOCK_CHANGE
         for _ in range(366 * YEARS_AHEAD):
-            moments = self._moments(day, zone)
-            later = [moment for moment in moments if moment > after]
-            if later:
-                return min(later)
-            day += timedelta(days=1)
+            moment = self._first(day, begin, after, zone)
+            if moment is not None:
+                return moment
+            day, begin = day + timedelta(days=1), 0
         return None
 
-    def _moments(self, day: date, zone: tzinfo) -> list[int]:
-        """Return the moments of one day of the calendar."""
+    def _first(self, day: date, begin: int, after: int, zone: tzinfo) -> int | None:
+        """Return the first moment of one day that is later than another.
+
+        Args:
+            day: of the calendar.
+            begin: minutes of the day before which no moment can be the one.
+            after: seconds since 1970.
+            zone: whose clock the schedule means.
+        """
         if day.weekday() not in self.weekdays or day.day not in self.days:
-            return []
+            return None
         if day.month not in self.months or day.year not in self.years:
-            return []
-        moments: list[int] = []
-        for minute in self.times:
-            for fold in (0, 1):
-                local = datetime.combine(day, time(*divmod(minute, 60), fold=fold), zone)
-                moment = int(local.timestamp())
-                back = datetime.fromtimestamp(moment, zone)
-                if back.replace(tzinfo=None) == local.replace(tzinfo=None) and moment not in moments:
-                    moments.append(moment)
-        return moments
+            return None
+        found: list[int] = []
+        end = MINUTES_OF_A_DAY
+        for minute in self.times[bisect_left(self.times, begin) :]:
+            if minute > end:
+                break
+            later = [moment for moment in _moments(day, minute, zone) if moment > after]
+            if later and not found:  # where clocks go back, a later minute of the day may come before it
+                end = minute + CLOCK_CHANGE
+            found += later
+        return min(found, default=None)
+
+
+def _moments(day: date, minute: int, zone: tzinfo) -> list[int]:
+    """Return when clocks show a minute of a day: once, never, or twice."""
+    first = datetime.combine(day, time(*divmod(minute, 60)), zone)
+    second = first.replace(fold=1)
+    if first.utcoffset() == second.utcoffset():  # on no night of a change
+        return [int(first.timestamp())]
+    moments = sorted({int(first.timestamp()), int(second.timestamp())})
+    shown = first.replace(tzinfo=None)
+    return [moment for moment in moments if datetime.fromtimestamp(moment, zone).replace(tzinfo=None) == shown]
 
 
 @cache

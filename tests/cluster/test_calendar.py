@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from course.cluster.calendar import SHORT, CalendarEvent
 from course.error import ClusterError
+from tests.cluster.steady import steady
 
 PARIS = ZoneInfo("Europe/Paris")
 
@@ -66,6 +67,7 @@ def test_an_hour_that_comes_twice_runs_twice():
     assert event.next_run(first + 3600, PARIS) is None
 
 
+@steady
 @given(st.sampled_from([*SHORT, "*/7", "sat 3,9..11/2:15", "1/5:2/9"]), st.integers(0, 2**31))
 def test_the_next_run_is_later_and_nothing_lies_between(text, after):
     """The next run after the moment before a run is that run."""
@@ -73,6 +75,16 @@ def test_the_next_run_is_later_and_nothing_lies_between(text, after):
     run = event.next_run(after)
     assert run > after
     assert event.next_run(run - 1) == run
+
+
+def test_a_night_of_a_clock_change_has_no_gap():
+    """Step by step through both changes of the clocks: each run is five minutes after the one before."""
+    event = CalendarEvent.parse("*/5")
+    for night in ("2026-03-29 00:30", "2026-10-25 00:30"):
+        moment = at(night, PARIS)
+        for _ in range(50):
+            assert event.next_run(moment, PARIS) == moment + 300
+            moment += 300
 
 
 @pytest.mark.parametrize("text", ["maandag", "24:00", "5..3", "*/0", "1:2:3:4", "mon mon", "13-01", "x", "1,,2"])

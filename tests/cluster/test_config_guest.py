@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from course.cluster.config import lines
 from course.cluster.config.guest import GuestConfig, Section, keys_of
 from course.error import ClusterError
+from tests.cluster.steady import steady
 
 
 def boolean_numa(key, value):
@@ -70,6 +71,7 @@ def test_what_cannot_be_read_is_left_out_and_named(pve, compare):
     compare("forgiving and strict reading", cases)
 
 
+@steady
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x85\u2028\u2029"))))
 def test_any_description_survives(words):
     """Colons, percent signs, accents, control characters and empty lines come back; the file stays ASCII."""

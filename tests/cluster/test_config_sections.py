@@ -10,6 +10,7 @@ from course.cluster.config import sections
 from course.cluster.config.firewall import Firewall, Named, Rule
 from course.cluster.config.sections import TypedSection
 from course.error import ClusterError
+from tests.cluster.steady import steady
 
 STORAGE = """dir: local
 \tpath /var/lib/vz
@@ -123,6 +124,7 @@ def test_a_firewall_line_that_means_nothing_is_refused(text):
 words = st.text(st.sampled_from("abcXYZ019.+/-:"), min_size=1).filter(lambda word: not word.startswith("-"))
 
 
+@steady
 @given(
     st.builds(
         Rule,

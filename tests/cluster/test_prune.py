@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from course.cluster.prune import PERIODS, parse_rules, prune
 from course.error import ParameterError
+from tests.cluster.steady import steady
 
 
 def test_upstream_retentions(pve, compare):
@@ -31,6 +32,7 @@ def archive(day, hour):
 times = st.lists(st.tuples(st.integers(1, 28), st.integers(0, 23)), unique=True, max_size=20)
 
 
+@steady
 @given(times, st.dictionaries(st.sampled_from(sorted(PERIODS)), st.integers(0, 5)))
 def test_never_more_than_the_rules_add_up_to_and_always_the_newest(moments, rules):
     """The newest backup is kept, and no more are kept than the sum of all rules."""
@@ -41,6 +43,7 @@ def test_never_more_than_the_rules_add_up_to_and_always_the_newest(moments, rule
         assert archive(*max(moments))["volid"] in {backup.volid for backup in kept}
 
 
+@steady
 @given(times, st.integers(1, 25))
 def test_last_keeps_exactly_that_many(moments, number):
     """keep-last alone keeps the newest ones and no others."""
