@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import inside, seccomp
-from .root import CACHE, SECRET, SYSTEM, Plan
+from .root import CACHE, SECRET, SYSFS, SYSTEM, Plan
 
 _INSIDE = "/run/inside.py"
 _ETC = ("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "services")
@@ -57,6 +57,8 @@ def command(
     for name in _ETC:
         line += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     line += ["--dir", "/run", "--tmpfs", "/tmp", "--dir", "/run/empty"]
+    for path in SYSFS:
+        line += ["--ro-bind-try", path, path]
     for path in plan.readable:
         line += ["--ro-bind", path, path]
     for name in SECRET:

@@ -38,7 +38,7 @@ from typing import Any, NoReturn
 
 from . import bubblewrap, cgroup, inside, landlock, linux, seccomp
 from .level import Isolation, Limits
-from .root import WORK, Plan, copy_submission
+from .root import SYSFS, WORK, Plan, copy_submission
 from .usage import disk_usage, memory_files, threads_of, usage
 
 _WATCH_MS = 100
@@ -412,7 +412,7 @@ def _folders(order: Order, plan: Plan) -> tuple[list[str], list[str], list[str]]
     """Return what may be read, written and listed at level landlock."""
     inner = [str(path) for path in Path(plan.course).iterdir() if path.name not in ("lessons", "locale")]
     system = ["/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache"]
-    system += ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf", "/proc", "/sys/devices/system/cpu"]
+    system += ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf", "/proc", *filter(os.path.isdir, SYSFS)]
     readable = [path for path in plan.readable if path != plan.course]
     devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts")]
     return [*readable, *inner, *system, plan.cache], [order.run_dir, *devices], [plan.course]

@@ -39,6 +39,8 @@ HOME = "/student"
 WORK = f"{HOME}/work"
 CACHE = "/run/cache"
 
+SYSFS = ("/sys/bus", "/sys/devices")
+"""What lessons read of the host's devices, for reading only."""
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32")
 _ETC = ("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "services")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -110,7 +112,7 @@ class Plan:
         )
         self._system(root)
         self._devices(root, kvm)
-        for path in self.readable:
+        for path in (*filter(os.path.isdir, SYSFS), *self.readable):
             _bind(root, path)
         self._hide_lessons(root)
         writable = [self._guests(root), "/tmp", HOME, "/dev/shm"]
