@@ -10,7 +10,7 @@ from course.check import Exercise, Outcome, Trial
 from course.check.compare import shorten
 from course.check.emulation.cases import DATA, case, random_case
 from course.check.emulation.counting import judge_counts, judge_expansion
-from course.check.emulation.devices import BUSY_ACCESSES, FIFO_BYTES, OVERRUN, RX_READY, TX_READY, judge_script
+from course.check.emulation.devices import BUSY_ACCESSES, FIFO_BYTES, OVERRUN, RX_READY, TX_READY, ask, judge_script
 from course.check.emulation.dispatching import judge_budget, judge_pages, judge_run
 from course.check.emulation.hunting import judge_program
 from course.check.emulation.loops import asking, nested, two_exits
@@ -59,8 +59,14 @@ def _many(trial: Trial) -> None:
     judge_cases(trial, [random_case(trial.rng, names[n % len(names)]) for n in range(400)])
 
 
-@step.step("words that are no instruction of any RISC-V are refused")
+_MUL, _FADD, _ECALL = 0x027302B3, 0x007302D3, 0x00000073
+"""mul x5, x6, x7 and fadd.s f5, f6, f7, which nobody adds to a processor of fifteen instructions; ecall."""
+
+
+@step.step("words that are none of the table are refused, also those that other processors know")
 def _refusals(trial: Trial) -> None:
+    for word in (_MUL, _FADD, _ECALL):
+        judge_refusal(trial, word)
     for word in (0, 0x22 << 25 | 0x33, 0x7003, 0x7023, 0x2063):
         judge_refusal(trial, word)
 
@@ -173,7 +179,8 @@ def _optimized(trial: Trial) -> None:
 class Port:
     """The serial port of the lesson, as a model to compare with."""
 
-    def __init__(self) -> None:
+    def __init__(self, flaw: str = "") -> None:
+        self.flaw = flaw
         self.waiting: list[int] = []
         self.sent = bytearray()
         self.busy = 0
@@ -182,6 +189,7 @@ class Port:
     def happen(self, kind: str, *rest: int) -> int | None:
         """Let one event happen; return the reply to a read."""
         if kind == "receive":
+            self.busy -= bool(self.busy and self.flaw == "receiving is an access")
             if len(self.waiting) < FIFO_BYTES:
                 self.waiting.append(rest[0])
             else:
@@ -194,8 +202,12 @@ class Port:
         if rest[0] == 0 and ready:
             self.sent.append(rest[1] & 0xFF)
             self.busy = BUSY_ACCESSES
+        elif rest[0] == 0 and self.flaw == "a lost byte is sent late":
+            self.busy = BUSY_ACCESSES
         elif rest[0] == 4 and rest[1] & OVERRUN:
             self.overrun = False
+        if rest[0] == 4 and rest[1] & TX_READY and self.flaw == "a write makes it ready":
+            self.busy = 0
         return None
 
     def _read(self, offset: int, ready: bool) -> int:
@@ -205,9 +217,9 @@ class Port:
         return status if offset == 4 else 0
 
 
-def replay(script: Sequence[tuple[Any, ...]]) -> tuple[list[int], bytes]:
-    """Replies and sent bytes of a script, by the model."""
-    port = Port()
+def replay(script: Sequence[tuple[Any, ...]], flaw: str = "") -> tuple[list[int], bytes]:
+    """Replies and sent bytes of a script, by the model, or by one with a flaw."""
+    port = Port(flaw)
     replies = [port.happen(*event) for event in script]
     return [reply for reply in replies if reply is not None], bytes(port.sent)
 
@@ -220,6 +232,11 @@ def _sticky(trial: Trial) -> None:
     replies, sent = replay(script)
     hint = "Hardware often clears a flag when a 1 is written to it, so that the other flags can be left alone."
     judge_script(trial, script, replies, sent, "overrun-not-sticky", "Six bytes arrive, then STATUS is written.", hint)
+    other = trial.rng.randrange(32) << 3 | 4 | trial.rng.randrange(1, 4)
+    script = [*(("receive", letter) for letter in letters), ("write", 4, other), ("read", 4)]
+    replies, sent = replay(script)
+    what, hint = f"Six bytes arrive, then {other:#x} is written to STATUS.", "Bit 2 of what is written decides, alone."
+    judge_script(trial, script, replies, sent, "other-bits-matter", what, hint)
 
 
 @uart.step("only the low byte of DATA is sent, and the other offsets do nothing")
@@ -239,6 +256,14 @@ def _polled(trial: Trial) -> None:
     judge_script(trial, script, replies, sent, "polling-differs", "A polling program sends a line.", hint)
 
 
+_FLAWS = {
+    "receiving is an access": ("receiving-takes-time", "Who makes an access, and who sends a byte from outside?"),
+    "a lost byte is sent late": ("lost-byte-restarts", "Does the port notice a byte that it loses?"),
+    "a write makes it ready": ("status-sets-ready", "Which bits of STATUS does a write change?"),
+    "": ("script-differs", "Follow the events one by one with pencil and paper."),
+}
+
+
 @uart.step("random scripts give the replies of the model")
 def _scripts(trial: Trial) -> None:
     rng = trial.rng
@@ -248,9 +273,12 @@ def _scripts(trial: Trial) -> None:
         for _ in range(60):
             kind = rng.choice(kinds)
             script.append((*kind, rng.randrange(256)) if kind[0] != "read" else kind)
+        got = ask(trial, script)
+        seen = (list(got["replies"]), got["sent"])
         replies, sent = replay(script)
-        hint = "Follow the events one by one with pencil and paper."
-        judge_script(trial, script, replies, sent, "script-differs", "A script of 60 events.", hint)
+        flaw = next((name for name in _FLAWS if seen == replay(script, name) != (replies, sent)), "")
+        misconception, hint = _FLAWS[flaw]
+        judge_script(trial, script, replies, sent, misconception, "A script of 60 events.", hint)
 
 
 def polled(text: bytes) -> list[tuple[Any, ...]]:

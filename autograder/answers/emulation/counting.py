@@ -75,6 +75,11 @@ def never_single_steps(path, single_step):
     return by_counter(path, False)
 
 
+@mutant("tcg_counts", "always-single-step")
+def always_single_steps(path, single_step):
+    return by_counter(path, True)
+
+
 @mutant("tcg_counts", "counts-instructions")
 def counts_instructions(path, single_step):
     lines = lines_of(path, "in_asm,exec,nochain", single_step)
@@ -140,6 +145,17 @@ def counts_the_constants(log):
     return parse(log, data=True)
 
 
+@mutant("expansion", "heading-not-alone")
+def compares_whole_headings(log):
+    return {**parse(log), "host": parse(log.replace("OUT: [", "OTHER: ["))["host"]}
+
+
+@mutant("expansion", "remarks-counted")
+def every_line_under_out(log):
+    more = sum(line.startswith("  ") for line in log.splitlines())
+    return {**parse(log), "host": parse(log)["host"] + more}
+
+
 @mutant("expansion", "counted-twice")
 def counts_both_op_sections(log):
     return parse(log, twice=True)
@@ -178,6 +194,27 @@ def by_speeds(samples, base):
 @mutant("slowdown", "mean-with-outliers")
 def with_the_mean(samples, base):
     return factors(samples, base, statistics.fmean)
+
+
+@mutant("slowdown", "fastest-run")
+def with_the_minimum(samples, base):
+    return factors(samples, base, min)
+
+
+@mutant("slowdown", "first-is-base")
+def divides_by_the_first(samples, base):
+    return factors(samples, next(iter(samples)), statistics.median)
+
+
+@mutant("slowdown", "not-divided")
+def seconds_per_round(samples, base):
+    return {name: statistics.median(s / n for n, s in runs) for name, runs in samples.items()}
+
+
+@mutant("slowdown", "sum-by-sum")
+def all_seconds_by_all_rounds(samples, base):
+    each = {name: sum(s for _, s in runs) / sum(n for n, _ in runs) for name, runs in samples.items()}
+    return {name: number / each[base] for name, number in each.items()}
 
 
 @mutant("slowdown", "not-per-round")

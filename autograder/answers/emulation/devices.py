@@ -121,6 +121,63 @@ def replies_to_writes(events):
     return port(events, "replies to writes")
 
 
+@mutant("uart", "empty-is-not-zero")
+def nothing_is_minus_one(events):
+    done, waiting = port(events), 0
+    replies = iter(done["replies"])
+    given = []
+    for kind, *rest in events:
+        waiting += kind == "receive" and waiting < 4
+        if kind == "read":
+            given.append(next(replies) if waiting or rest[0] else [next(replies), -1][1])
+            waiting -= rest[0] == 0 and waiting > 0
+    return done | {"replies": given}
+
+
+@mutant("uart", "other-bits-matter")
+def only_the_number_4_clears(events):
+    return port([("write", 4, 4 * (e[2] == 4)) if e[:2] == ("write", 4) else e for e in events])
+
+
+@mutant("uart", "status-sets-ready")
+def writing_bit_1_makes_ready(events):
+    busy, kept = 0, []
+    for event in events:
+        kept.append(event)
+        if event[0] == "receive":
+            continue
+        ready, busy = not busy, max(0, busy - 1)
+        if event[:2] == ("write", 0) and ready:
+            busy = 3
+        if event[:2] == ("write", 4) and event[2] & 2:
+            kept += [("write", 8, 0)] * busy
+            busy = 0
+    return port(kept)
+
+
+@mutant("uart", "lost-byte-restarts")
+def a_lost_byte_starts_the_time_again(events):
+    busy, replies, done, ready = 0, [], port(events), []
+    for event in events:
+        if event[0] == "receive":
+            continue
+        ready.append(not busy)
+        busy = max(0, busy - 1)
+        if event[:2] == ("write", 0):
+            busy = 3
+    accesses = [event for event in events if event[0] != "receive"]
+    sent = bytes(e[2] & 0xFF for e, now in zip(accesses, ready, strict=True) if e[:2] == ("write", 0) and now)
+    states = [now for e, now in zip(accesses, ready, strict=True) if e[0] == "read"]
+    for event, now, reply in zip((e for e in accesses if e[0] == "read"), states, done["replies"], strict=True):
+        replies.append(reply & ~2 | now << 1 if event[1] == 4 else reply)
+    return {"replies": replies, "sent": sent}
+
+
+@mutant("uart", "receiving-takes-time")
+def a_received_byte_is_an_access(events):
+    return port([more for e in events for more in ([e, ("write", 8, 0)] if e[0] == "receive" else [e])])
+
+
 # ── expose ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

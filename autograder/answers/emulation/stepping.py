@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from autograder.answers import alternative, mutant
+from course.isa import rv32
 
 MASK = 0xFFFFFFFF
 
@@ -95,6 +96,12 @@ def jump_bits_in_order(word):
 @mutant("immediate", "forgot-return")
 def only_computes(word):
     good_immediate(word)
+
+
+@mutant("immediate", "sign-one-bit-off")
+def sign_of_twenty_bits(word):
+    value = good_immediate(word)
+    return signed(value & 0x1FFFFF, 20) if word & 0x7F == 0x6F else value
 
 
 # ── step ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -288,3 +295,74 @@ def skips_what_it_does_not_know(state):
 @mutant("step", "forgot-return")
 def changes_and_returns_nothing(state):
     state.update(execute(state))
+
+
+@mutant("step", "unicorn-s-instructions")
+def lets_unicorn_do_it(state):
+    try:
+        return rv32.step({**state, "memory": bytearray(state["memory"])})
+    except rv32.AstrayError as error:
+        raise ValueError(str(error)) from None
+
+
+def _instead(state, opcode, change):
+    """Do as `execute`, and change the outcome of one kind of instruction."""
+    after = execute(state)
+    word = int.from_bytes(state["memory"][state["pc"] : state["pc"] + 4], "little")
+    if word & 0x7F == opcode:
+        change(after, word, state)
+    return after
+
+
+@mutant("step", "sub-is-add")
+def knows_no_sub(state):
+    def add(after, word, before):
+        if rd := word >> 7 & 31:
+            after["regs"][rd] = before["regs"][word >> 15 & 31] + before["regs"][word >> 20 & 31] & MASK
+
+    return _instead(state, 0x33, add)
+
+
+@mutant("step", "operands-exchanged")
+def subtracts_the_first(state):
+    def exchange(after, word, before):
+        if word >> 30 and (rd := word >> 7 & 31):
+            after["regs"][rd] = before["regs"][word >> 20 & 31] - before["regs"][word >> 15 & 31] & MASK
+
+    return _instead(state, 0x33, exchange)
+
+
+@mutant("step", "no-link")
+def jumps_without_a_link(state):
+    def forget(after, word, before):
+        after["regs"] = list(before["regs"])
+
+    return _instead(state, 0x6F, forget)
+
+
+@mutant("step", "less-or-equal")
+def branches_when_equal(state):
+    def branch(after, word, before):
+        if word >> 12 & 7 == 4 and before["regs"][word >> 15 & 31] == before["regs"][word >> 20 & 31]:
+            after["pc"] = before["pc"] + good_immediate(word)
+
+    return _instead(state, 0x63, branch)
+
+
+@mutant("step", "memory-of-another-size")
+def assigns_four_bytes_to_one(state):
+    def grow(after, word, before):
+        after["memory"] = bytes(after["memory"]) + bytes(3)
+
+    return _instead(state, 0x23, grow)
+
+
+@mutant("step", "stores-the-address")
+def stores_rs1(state):
+    def store(after, word, before):
+        a = before["regs"][word >> 15 & 31]
+        at = a + good_immediate(word) & MASK
+        after["memory"] = bytearray(before["memory"])
+        after["memory"][at : at + 4] = a.to_bytes(4, "little")
+
+    return _instead(state, 0x23, store)

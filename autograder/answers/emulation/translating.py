@@ -51,7 +51,7 @@ def text_of(memory, pc, flaw="", masks="& 0xFFFFFFFF"):
             result, end = f"{pc + 4}", "target"
         elif kind == (0x0F, 1):
             lines += [] if flaw == "no fence" else ["cache.clear()"]
-            end = f"{pc + 4}"
+            end = None if flaw == "goes on" else f"{pc + 4}"
         elif word == 0x00100073:
             end = f"{pc + 4}" if flaw == "no end" else "None"
         elif flaw == "passes over" and pc < start + 64:
@@ -115,6 +115,11 @@ def one_at_a_time(memory, pc):
 @mutant("translate", "crosses-page")
 def over_the_page(memory, pc):
     return text_of(memory, pc, "no page")
+
+
+@mutant("translate", "goes-on-behind-its-end")
+def fence_ends_nothing(memory, pc):
+    return text_of(memory, pc, "goes on")
 
 
 @mutant("translate", "fence-ignored")
@@ -314,6 +319,47 @@ def interprets_instead(state, budget):
         now = execute(now)
         count += 1
     return result(now["regs"], now["memory"], now["halted"], [], count)
+
+
+@mutant("run", "interprets")
+def interprets_and_makes_up_a_record(state, budget):
+    now, entered, known, executed = dict(state), True, [], 0
+    valid = set()
+    while not now["halted"] and executed + entered <= budget:
+        pc, word = now["pc"], int.from_bytes(now["memory"][now["pc"] : now["pc"] + 4], "little")
+        executed += entered
+        if entered and pc not in valid:
+            valid.add(pc)
+            known.append(pc)
+        if word & 0x7F == 0x0F:
+            valid.clear()
+        entered = word & 0x7F in (0x63, 0x6F, 0x67, 0x0F) or (pc + 4) % 4096 == 0
+        now = execute(now)
+    return result(now["regs"], now["memory"], now["halted"], known, executed)
+
+
+@mutant("run", "translates-old-memory")
+def translates_the_memory_of_the_beginning(state, budget):
+    cache, translated, executed = {}, [], 0
+    pc, x, memory = state["pc"], list(state["regs"]), bytearray(state["memory"])
+    while pc is not None and executed < budget:
+        if pc not in cache:
+            cache[pc] = blocks.load(text_of(state["memory"], pc))
+            translated.append(pc)
+        pc = cache[pc](x, memory, cache)
+        executed += 1
+    return result(x, memory, pc is None, translated, executed)
+
+
+@mutant("run", "halted-by-budget")
+def halts_in_any_case(state, budget):
+    return {**loop(state, budget), "halted": True}
+
+
+@mutant("run", "not-addresses")
+def records_in_hexadecimal(state, budget):
+    done = loop(state, budget)
+    return {**done, "translated": [hex(pc) for pc in done["translated"]]}
 
 
 @mutant("run", "not-halted")

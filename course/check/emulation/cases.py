@@ -73,9 +73,14 @@ def word_of(machine: rv32.State) -> int:
 def told(machine: rv32.State) -> str:
     """The instruction and what it can see, for a message."""
     word = word_of(machine)
-    used = sorted({word >> 15 & 31, word >> 20 & 31})
-    values = ", ".join(f"x{n} = {machine['regs'][n]:#x}" for n in used)
-    return f"At pc {machine['pc']:#x} stands {rv32.text(word)} (word {word:#010x}), with {values}."
+    used = sorted({0x37: set(), 0x6F: set(), 0x0F: set(), 0x73: set()}.get(word & 0x7F, _sources(word)))
+    values = ", with " + ", ".join(f"x{n} = {machine['regs'][n]:#x}" for n in used) if used else ""
+    return f"At pc {machine['pc']:#x} stands {rv32.text(word)} (word {word:#010x}){values}."
+
+
+def _sources(word: int) -> set[int]:
+    """The registers that an instruction with rs1, and perhaps rs2, reads."""
+    return {word >> 15 & 31} if word & 0x7F in (0x13, 0x03, 0x67) else {word >> 15 & 31, word >> 20 & 31}
 
 
 def truths(cases: Iterable[rv32.State]) -> list[Seen]:

@@ -41,6 +41,13 @@ def _judge_counts(
             f"{shown} With single_step each instruction is a block of its own; these are the counts without it.",
             "Which option asks QEMU for that, and is it passed on?",
         )
+    single = {"translated": truth.instructions, "executed": truth.executed_instructions}
+    if not single_step and got == single:
+        trial.wrong(
+            "always-single-step",
+            f"{shown} These are the counts with single_step, and it was False.",
+            "When does the option go along, and when does it not?",
+        )
     if got["translated"] == want["translated"] and got["executed"] == got["translated"]:
         trial.wrong(
             "in-is-not-executed",
@@ -103,6 +110,7 @@ def _judge_number(trial: Trial, written: Written, key: str, want: int, got: Any)
             "prologue-counted", "The prologue belongs to no block: QEMU writes it once, at the start."),
         ("host", want + written.data + written.prologue): ("prologue-counted", "What stands before the first IN:?"),
         ("host", want + written.data): ("data-counted", "A line with .quad is a constant, kept behind the code."),
+        ("host", 0): ("heading-not-alone", "Behind OUT: there is more in the same line: how long the code is."),
         ("guest", want + written.host): ("host-as-guest", "IN: and OUT: sections both have lines that begin with 0x."),
         ("guest", want + written.host + written.data + written.prologue): (
             "host-as-guest", "IN: and OUT: sections both have lines that begin with 0x."),
@@ -113,6 +121,8 @@ def _judge_number(trial: Trial, written: Written, key: str, want: int, got: Any)
         ("ops", want + written.guest): (
             "markers-counted", "Lines that begin with ---- say where a guest instruction begins; they do nothing."),
     }  # fmt: skip
+    if not written.data and (key, got) == ("host", want + 2 * written.blocks):
+        trial.wrong("remarks-counted", shown, "An instruction's line begins with its address, 0x…")
     if (key, got) in known:
         misconception, hint = known[key, got]
         trial.wrong(misconception, shown, hint)

@@ -19,8 +19,13 @@ READ_STATUS, READ_DATA = ("read", STATUS), ("read", DATA)
 def ask(trial: Trial, script: Script) -> dict[str, Any]:
     """Let the answer play the device; its replies have the right form."""
     got = trial.call(list(script))
-    good = isinstance(got, dict) and isinstance(got.get("replies"), list) and isinstance(got.get("sent"), bytes)
-    trial.expect(good, "misshapen", f"uart returned {shorten(got)}; expected replies (a list) and sent (bytes).")
+    good = isinstance(got, dict) and isinstance(got.get("replies"), list | tuple) and isinstance(got.get("sent"), bytes)
+    trial.expect(
+        good,
+        "misshapen",
+        f"uart returned {shorten(got)}; expected replies (a list) and sent (bytes).",
+        "bytes(…) makes bytes of a bytearray, and of a list of numbers below 256.",
+    )
     reads = sum(event[0] == "read" for event in script)
     trial.expect(
         len(got["replies"]) == reads,
@@ -81,9 +86,11 @@ def _busy(trial: Trial) -> None:
 def _receives(trial: Trial) -> None:
     one, two = trial.rng.sample(range(97, 122), 2)
     both = TX_READY | RX_READY
-    script = [("receive", one), READ_STATUS, READ_STATUS, READ_DATA, READ_STATUS, READ_DATA]
+    script = [("receive", one), READ_STATUS, READ_STATUS, READ_DATA, READ_STATUS]
     what, hint = "One byte arrives.", "Which of the two registers takes something away when it is read?"
-    judge_script(trial, script, [both, both, one, TX_READY, 0], b"", "status-takes", what, hint)
+    judge_script(trial, script, [both, both, one, TX_READY], b"", "status-takes", what, hint)
+    what, hint = "Nothing has arrived.", "What does the table say about DATA when no byte waits?"
+    judge_script(trial, [READ_DATA, READ_STATUS], [0, TX_READY], b"", "empty-is-not-zero", what, hint)
     script = [("receive", one), ("receive", two), READ_DATA, READ_STATUS, READ_DATA, READ_STATUS]
     judge_script(
         trial, script, [one, both, two, TX_READY], b"", "wrong-order", "Two bytes arrive.", "First in, first out."

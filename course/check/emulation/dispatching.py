@@ -33,12 +33,12 @@ def observe(answer: Callable[[rv32.State, int], Any], machine: rv32.State, budge
     return {"result": result, "compiled": compiled}
 
 
-def result_of(trial: Trial, machine: rv32.State, budget: int = BUDGET) -> tuple[dict[str, Any], int]:
-    """Let the answer run a program; return its result and the number of texts that were compiled meanwhile."""
+def result_of(trial: Trial, machine: rv32.State, budget: int = BUDGET) -> tuple[dict[str, Any], int | None]:
+    """Let the answer run a program; return its result and, where it is seen, how many texts were compiled."""
     plain = wire(machine)
     asked = f"run(a machine with pc = {machine['pc']:#x}, {budget})"
     if isinstance(trial.answer, Elsewhere):
-        return _shaped(trial, trial.value_of(trial.attempt(plain, budget), asked)), 0
+        return _shaped(trial, trial.value_of(trial.attempt(plain, budget), asked)), None
     done = call(observe, trial.answer, plain, budget, deadline_s=trial.deadline_s)
     if done.outcome is Outcome.UNANSWERED:
         trial.call(plain, budget)
@@ -56,6 +56,13 @@ def _shaped(trial: Trial, got: Any) -> dict[str, Any]:
     for key, kind in _KEYS.items():
         good = isinstance(got[key], kind)
         trial.expect(good, "misshapen", f"result[{key!r}] is {shorten(got[key])}; expected {kind.__name__}.")
+    strange = [address for address in got["translated"] if type(address) is not int]
+    trial.expect(
+        not strange,
+        "not-addresses",
+        f"`translated` holds {shorten(strange[:1])}; expected addresses, which are numbers.",
+        "Append the pc itself.",
+    )
     return dict(got)
 
 
@@ -94,6 +101,15 @@ def _judge_result(trial: Trial, truth: Work, got: dict[str, Any], what: str) -> 
     if wrong:
         n = wrong[0]
         obtained = got["regs"][n] if n < len(got["regs"]) else None
+        made = Counter(got["translated"])
+        changed = [pc for pc, least in sorted(truth.least.items()) if least > 1]
+        if changed and all(made[pc] >= least for pc, least in truth.least.items()):
+            trial.wrong(
+                "translates-old-memory",
+                f"{what} At the end x{n} is {shorten(obtained)}; in Unicorn it is {truth.after['regs'][n]}. You "
+                f"translated the block at {changed[0]:#x} again and again, as you should.",
+                "From which memory: as it was at the beginning, or as the program has made it?",
+            )
         trial.wrong(
             "wrong-registers",
             f"{what} At the end x{n} is {shorten(obtained)}; in Unicorn it is {truth.after['regs'][n]}.",
@@ -144,10 +160,17 @@ def _judge_counts(trial: Trial, truth: Work, got: dict[str, Any], what: str) -> 
         )
 
 
-def _judge_witness(trial: Trial, got: dict[str, Any], compiled: int, what: str) -> None:
-    """Nothing compiled here means that the answer ran elsewhere: then its record has to do."""
+def _judge_witness(trial: Trial, got: dict[str, Any], compiled: int | None, what: str) -> None:
+    """Where the answer ran elsewhere, its record has to do."""
     told = len(got["translated"])
-    if compiled not in (0, told):
+    if compiled == 0:
+        trial.wrong(
+            "interprets",
+            f"{what} The result is right, and Python compiled nothing while run worked; `translated` has {told} "
+            "entries.",
+            "A dispatcher calls functions: load(translate(…)) makes them.",
+        )
+    if compiled not in (None, told):
         trial.wrong(
             "record-is-not-true",
             f"{what} Python compiled {compiled} texts while run worked; `translated` has {told} entries.",
@@ -180,6 +203,12 @@ def judge_budget(trial: Trial, budget: int) -> None:
     """An endless loop is left when the budget is spent."""
     got, _ = result_of(trial, endless(), budget)
     what = f"An endless loop with a budget of {budget} blocks."
+    if got["halted"] and got["executed"] == budget:
+        trial.wrong(
+            "halted-by-budget",
+            f"{what} You stopped in time and report halted True.",
+            "The machine has not met ebreak; it would go on. Who was it that stopped?",
+        )
     if got["halted"] or got["executed"] != budget:
         trial.wrong(
             "wrong-budget", f"{what} You report {got['executed']} blocks, halted {got['halted']}.", "Count, then stop."

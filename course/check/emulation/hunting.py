@@ -47,7 +47,10 @@ def judge_program(trial: Trial, fault: str, register: int) -> None:
     asked = f"expose({fault!r}, {register})"
     good = isinstance(code, bytes) and 0 < len(code) <= LIMIT_BYTES and len(code) % 4 == 0
     trial.expect(
-        good, "not-code", f"{asked} returned {shorten(code)}; expected 4 to {LIMIT_BYTES} bytes of code, whole words."
+        good,
+        "not-code",
+        f"{asked} returned {shorten(code)}; expected 4 to {LIMIT_BYTES} bytes of code, whole words.",
+        'isa.assemble(text, "riscv32", 0) makes bytes of a text.',
     )
     try:
         got = in_child(compare, code.hex(), fault, register, timeout_s=20.0)

@@ -18,13 +18,17 @@ def samples(rng: random.Random, *, disturbed: bool) -> tuple[Samples, dict[str, 
     factors = {"base": 1.0, "translated": rng.uniform(2, 9), "python blocks": rng.uniform(90, 400)}
     factors["python steps"] = factors["python blocks"] * rng.uniform(5, 20)
     made: Samples = {}
-    for name, factor in factors.items():
+    order = list(factors)
+    rng.shuffle(order)  # the base may stand anywhere
+    for name in order:
+        factor = factors[name]
         rounds = int(rng.uniform(0.5, 2) * 1e8 / factor)
         runs = [(rounds * k, rounds * k * base_s * factor) for k in rng.choices((1, 2, 3), k=7)]
         if disturbed:
-            for at in rng.sample(range(7), 3):
-                slower = rng.uniform(3, 20) if at != 0 else 30.0
-                runs[at] = (runs[at][0], runs[at][1] * slower)
+            early, *late = rng.sample(range(7), 3)
+            runs[early] = (runs[early][0], runs[early][1] * rng.uniform(0.1, 0.3))  # a clock that was set back
+            for at in late:
+                runs[at] = (runs[at][0], runs[at][1] * rng.uniform(3, 20))
         made[name] = runs
     return made, factors
 
@@ -34,7 +38,12 @@ def judge_slowdown(trial: Trial, *, disturbed: bool) -> None:
     made, factors = samples(trial.rng, disturbed=disturbed)
     got = trial.call(made, "base")
     good = isinstance(got, dict) and set(got) == set(factors)
-    trial.expect(good, "misshapen", f"slowdown returned {shorten(got)}; expected a factor for each of {list(factors)}.")
+    trial.expect(
+        good,
+        "misshapen",
+        f"slowdown returned {shorten(got)}; expected a factor for each of {list(factors)}.",
+        "The base has a factor, too: 1.",
+    )
     for name, want in factors.items():
         value = got[name]
         if isinstance(value, int | float) and abs(value - want) <= _TOLERANCE * want:
@@ -44,7 +53,7 @@ def judge_slowdown(trial: Trial, *, disturbed: bool) -> None:
 
 def _judge_factor(trial: Trial, made: Samples, name: str, want: float, got: object) -> None:
     runs = ", ".join(f"({rounds:,}, {seconds:.3f} s)" for rounds, seconds in made[name][:4])
-    shown_value = f"{got:.2f}" if isinstance(got, float) else shorten(got)
+    shown_value = f"{got:.3g}" if isinstance(got, float) else shorten(got)
     shown = f"{name}: expected {want:.2f}, obtained {shown_value}. Its first runs: {runs}."
     if not isinstance(got, int | float) or isinstance(got, bool):
         trial.wrong("not-a-number", shown, "A factor is a number.")
@@ -55,6 +64,18 @@ def _judge_factor(trial: Trial, made: Samples, name: str, want: float, got: obje
         values = sorted(s if total else s / n for n, s in made[engine])
         return values[len(values) // 2]
 
+    first_of_all = next(iter(made))
+    by = {engine: per_round(engine, False) for engine in made}
+    if abs(got - by[name]) <= 0.01 * by[name]:
+        trial.wrong("not-divided", shown, "That is a time, in seconds per round. How many times that of the base?")
+    if first_of_all != "base" and abs(got - by[name] / by[first_of_all]) <= 0.01 * got:
+        trial.wrong("first-is-base", f"{shown} That is by {first_of_all!r}.", "Which engine is the base, says `base`.")
+    total = [sum(s for _, s in made[engine]) / sum(n for n, _ in made[engine]) for engine in (name, "base")]
+    if abs(got - total[0] / total[1]) <= 0.01 * got:
+        trial.wrong("sum-by-sum", shown, "All seconds by all rounds: bad runs weigh most. The median of what?")
+    fastest = [min(s / n for n, s in made[engine]) for engine in (name, "base")]
+    if abs(got - fastest[0] / fastest[1]) <= 0.01 * got:
+        trial.wrong("fastest-run", shown, "One run may have been too fast as well: its clock was set back.")
     unscaled = per_round(name, True) / per_round("base", True)
     if abs(got - unscaled) <= 0.01 * unscaled:
         trial.wrong("not-per-round", shown, "The runs have different numbers of rounds.")

@@ -57,6 +57,12 @@ def _judge_immediate(trial: Trial, form: str, word: int, want: int, got: Any) ->
     if not isinstance(got, int):
         trial.wrong("not-a-number", shown, "Every format of the table has an immediate; return an int.")
     bits = {"I": 12, "S": 12, "B": 13, "U": 32, "J": 21}[form]
+    if abs(got - want) == 1 << (bits - 1) and form in "BJ":
+        trial.wrong(
+            "sign-one-bit-off",
+            f"{shown} They differ by 2**{bits - 1}.",
+            "Bit 0 is not stored, but it counts: how many bits has the number, and which of them is the sign?",
+        )
     if got - want == 1 << bits:
         trial.wrong("no-sign-extension", f"{shown} They differ by 2**{bits}.", "Which bit of the word is the sign?")
     if form in "BJ" and got * 2 == want:
@@ -96,6 +102,9 @@ def _judge_step(trial: Trial, machine: rv32.State, want: Seen, got: Seen) -> Non
     if "shape" in got:
         if got["shape"] == "None":
             trial.wrong("forgot-return", f"{here} step returned None.", "Return the state after the instruction.")
+        if "memory of" in got["shape"] and "bytes where" in got["shape"]:
+            hint = "A slice takes what it is given, shorter or longer: give memory[a : a + 4] four bytes."
+            trial.wrong("memory-of-another-size", f"{here} step returned {got['shape']}.", hint)
         trial.wrong("misshapen", f"{here} step returned {got['shape']}.", "Return pc, regs, memory and halted.")
     if "raised" in got:
         if got["detail"] and word_of(machine) & 0x7F in (3, 0x23) and _address(machine) % 4:
@@ -110,7 +119,7 @@ def _judge_step(trial: Trial, machine: rv32.State, want: Seen, got: Seen) -> Non
         )
     _judge_zero(trial, machine, got, here)
     _judge_registers(trial, machine, want, got, here)
-    _judge_memory(trial, want, got, here)
+    _judge_memory(trial, machine, want, got, here)
     _judge_pc(trial, machine, want, got, here)
     trial.wrong("halted", f"{here} halted: expected {want['halted']}, got {got['halted']}.", "Only ebreak halts.")
 
@@ -140,8 +149,12 @@ def _judge_value(  # noqa: PLR0917
     shown = f"{here} Afterwards x{number} is {got:#x}, expected {want:#x}."
     if got != got & rv32.MASK and got & rv32.MASK == want:
         trial.wrong("no-wrap", shown, "A register has 32 bits and no sign of its own; Python's integers have no end.")
+    if got == machine["regs"][number] and opcode in (0x6F, 0x67):
+        trial.wrong("no-link", f"{shown} It kept its old value.", "How does a function know where it was called from?")
     if got == machine["regs"][number]:
         trial.wrong("not-written", shown, "The register kept its old value. Which field names the destination?")
+    if opcode == 0x33:
+        _judge_sum(trial, machine, got, shown)
     if opcode == 0x13 and (got - want) & rv32.MASK == 0x1000:
         trial.wrong(
             "no-sign-extension", f"{shown} They differ by 0x1000.", "Immediates of 12 bits run from -2048 to 2047."
@@ -157,6 +170,15 @@ def _judge_value(  # noqa: PLR0917
     if opcode == 0x37:
         trial.wrong("lui-value", shown, "lui puts its 20 bits on top and zeros below.")
     trial.wrong("wrong-value", shown, "Compute it by hand from the operands.")
+
+
+def _judge_sum(trial: Trial, machine: rv32.State, got: int, shown: str) -> None:
+    word, regs = word_of(machine), machine["regs"]
+    a, b = regs[word >> 15 & 31], regs[word >> 20 & 31]
+    if word >> 30 and got == (a + b) & rv32.MASK:
+        trial.wrong("sub-is-add", f"{shown} That is the sum.", "Which field tells sub from add?")
+    if word >> 30 and got == (b - a) & rv32.MASK:
+        trial.wrong("operands-exchanged", f"{shown} That is rs2 - rs1.", "Which of the two is taken from which?")
 
 
 def _judge_load(trial: Trial, machine: rv32.State, want: int, got: int, shown: str) -> None:
@@ -178,7 +200,7 @@ def _address(machine: rv32.State) -> int:
     return int(machine["regs"][word >> 15 & 31] + raw - (raw >> 11 << 12)) & rv32.MASK
 
 
-def _judge_memory(trial: Trial, want: Seen, got: Seen, here: str) -> None:
+def _judge_memory(trial: Trial, machine: rv32.State, want: Seen, got: Seen, here: str) -> None:
     if want["memory"] == got["memory"]:
         return
     if not got["memory"]:
@@ -189,9 +211,20 @@ def _judge_memory(trial: Trial, want: Seen, got: Seen, here: str) -> None:
         trial.wrong(
             "stray-store", "\n".join([f"{here} It stores nothing.", *lines]), "Which instructions write memory?"
         )
+    word, address = word_of(machine), _address(machine)
+    if got["memory"] == _stored(machine, address, machine["regs"][word >> 15 & 31]):
+        trial.wrong(
+            "stores-the-address", "\n".join([f"{here} Changed bytes:", *lines]), "rs1 says where; which one says what?"
+        )
     trial.wrong(
         "wrong-store", "\n".join([f"{here} Changed bytes:", *lines]), "Four bytes, the lowest first; S-format offset."
     )
+
+
+def _stored(machine: rv32.State, address: int, value: int) -> dict[int, int]:
+    """Which bytes of a machine a store of a value changes."""
+    new = enumerate(int(value).to_bytes(4, "little"), address)
+    return {at: byte for at, byte in new if at < len(machine["memory"]) and machine["memory"][at] != byte}
 
 
 def _judge_pc(trial: Trial, machine: rv32.State, want: Seen, got: Seen, here: str) -> None:
@@ -208,7 +241,10 @@ def _judge_pc(trial: Trial, machine: rv32.State, want: Seen, got: Seen, here: st
             trial.wrong(
                 "branch-offset", shown, "The condition was right, the offset was not: bits 11 and 12, the sign?"
             )
-        if word >> 12 & 7 == 4:
+        a, b = machine["regs"][word >> 15 & 31], machine["regs"][word >> 20 & 31]
+        if word >> 12 & 7 == 4 and a == b:
+            trial.wrong("less-or-equal", shown, "The two are equal. Is a number less than itself?")
+        if word >> 12 & 7 == 4 and (a ^ b) >> 31:
             trial.wrong("unsigned-compare", shown, "blt compares signed numbers: 0xffffffff is -1.")
         trial.wrong("wrong-condition", shown, "Is the branch taken with these two values?")
     if got["pc"] == want["pc"] | 1:
@@ -265,9 +301,15 @@ def _random(trial: Trial) -> None:
 
 def judge_refusal(trial: Trial, word: int) -> None:
     """The answer raises ValueError at a word that is none of the machine's instructions."""
-    machine = case("ebreak")
+    machine = case("ebreak", {5: 3, 6: 7, 7: 5})
     machine["memory"][machine["pc"] : machine["pc"] + 4] = word.to_bytes(4, "little")
     [got] = observe(trial, [machine])
+    if "raised" not in got and got == _by_unicorn(machine):
+        trial.wrong(
+            "unicorn-s-instructions",
+            f"The word {word:#010x} is {rv32.text(word)}. It is none of the table, and step did what Unicorn does.",
+            "Unicorn is the judge here and knows far more than the table; your processor knows the table, and stops.",
+        )
     if "raised" not in got:
         trial.wrong(
             "unknown-passed-over",
@@ -280,6 +322,13 @@ def judge_refusal(trial: Trial, word: int) -> None:
         "other-exception",
         f"At the word {word:#010x} step raised {got['raised']}: {got['detail']}; expected ValueError.",
     )
+
+
+def _by_unicorn(machine: rv32.State) -> Seen | None:
+    try:
+        return truths([machine])[0]
+    except rv32.AstrayError:
+        return None
 
 
 def judge_far_jumps(trial: Trial) -> None:

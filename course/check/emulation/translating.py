@@ -121,7 +121,9 @@ def _judge(trial: Trial, before: rv32.State, instructions: Sequence[rv32.Execute
         trial.wrong("forgot-return", f"{listing}\ntranslate returned None.", "Return the text of the block.")
     if "raised" in got:
         trial.wrong(
-            "raised", f"{listing}\ntranslate raised {got['raised']}: {got['detail']}", "Which instruction is it about?"
+            "raised",
+            f"{listing}\ntranslate raised {got['raised']}: {got['detail']}",
+            "Does the block end where it should, and is each of its instructions known?",
         )
     text = "\n".join(f"  {line}" for line in got["text"].splitlines()[:12])
     shown = f"{listing}\nYour text:\n{text}"
@@ -134,16 +136,26 @@ def _judge(trial: Trial, before: rv32.State, instructions: Sequence[rv32.Execute
             f"{shown}\nRunning it failed: {got['failed']}",
             "A register's value has to stay within 32 bits." if overflow else "Run blocks.load(text) by hand.",
         )
-    _judge_extent(trial, instructions, want, got, shown)
+    _judge_extent(trial, before, instructions, want, got, shown)
     _judge_registers(trial, before, want, got, shown)
     if want["memory"] != got["memory"]:
         trial.wrong("wrong-store", f"{shown}\nIt did not write what sw writes.", "Four bytes, the lowest first.")
     _judge_end(trial, instructions, want, got, shown)
 
 
-def _judge_extent(trial: Trial, instructions: Sequence[rv32.Executed], want: Seen, got: Seen, shown: str) -> None:
+def _judge_extent(  # noqa: PLR0917
+    trial: Trial, before: rv32.State, instructions: Sequence[rv32.Executed], want: Seen, got: Seen, shown: str
+) -> None:
     """Is the block as long as it should be?"""
     first, last = instructions[0], instructions[-1]
+    if want["next"] is not None and rv32.ends_block(last.word) and got["regs"] != want["regs"]:
+        after = _after_the_next(before)
+        if after is not None and (got["regs"], got["next"]) == (after["regs"], after["next"]):
+            trial.wrong(
+                "goes-on-behind-its-end",
+                f"{shown}\nIt does what stands behind {rv32.text(last.word)} as well.",
+                "Behind this instruction the program may be another one, or elsewhere: the block ends with it.",
+            )
     if len(instructions) > 1 and got["next"] == first.pc + 4:
         trial.wrong(
             "one-instruction-only",
@@ -156,6 +168,18 @@ def _judge_extent(trial: Trial, instructions: Sequence[rv32.Executed], want: See
             f"{shown}\nIt goes on into the page at {want['next']:#x}; it returned {_place(got['next'])}.",
             "Somebody may replace or forbid that page alone. A block ends where its page ends.",
         )
+
+
+def _after_the_next(before: rv32.State) -> Seen | None:
+    """What the block and the one behind it do together; None where that leads astray."""
+    processor = rv32.Processor()
+    try:
+        truth(processor, before)
+        seen, _ = truth(processor, processor.read())
+    except rv32.AstrayError:
+        return None
+    done = changes(before, processor.read())
+    return {"regs": done["regs"], "next": seen["next"]}
 
 
 def _judge_registers(trial: Trial, before: rv32.State, want: Seen, got: Seen, shown: str) -> None:
