@@ -54,6 +54,7 @@ def test_each_mistake_of_a_prediction_shows(field):
     """There is a guest for which the mistake gives another histogram."""
     rest = [("store", 0x20000), ("store", 0x200000), ("repeat", 3, [("ecall", 1)])]
     guests = [[("read", "sstatus"), *rest, ("read", last), ("ecall", 2)] for last in ("mstatus", "hgatp")]
+    guests.append([("repeat", 2, [("ecall", 0)])])
     wrong = exits.Mistakes(**{field: True})
     assert any(exits.imagine(steps, wrong) != exits.imagine(steps) for steps in guests)
 
