@@ -100,6 +100,7 @@ def _cleaned(output: Node, hidden: set[str]) -> Node:
         return output
     if output.output_type == "stream":
         output.text = _censored(output.text, hidden)
+    output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)  # a page has no state of widgets
     for mime, value in output.get("data", {}).items():
         if isinstance(value, str):
             output.data[mime] = _censored(value, hidden)

@@ -17,7 +17,7 @@ from pathlib import Path
 from autograder.sandbox import Isolation, Level, probe, register, unregister
 from autograder.sandbox import provisioner as boxes
 from autograder.zoo import Habitat, Specimen, specimens
-from autograder.zoo.habitat import PLAIN
+from autograder.zoo.habitat import IMPATIENT, PLAIN
 from autograder.zoo.honest import generated
 
 SUBMISSIONS = 20
@@ -182,11 +182,25 @@ def _graded_plainly(habitat: Habitat, shown: list[Specimen]) -> list[str]:
     return stopped
 
 
+def slow() -> None:
+    """Print what became of submissions that use up budgets, under small ones."""
+    shown = [one for one in specimens() if one.slow]
+    with Habitat(IMPATIENT) as habitat:
+        habitat.hand_in(shown)
+        habitat.release()
+        seconds = habitat.grade(4, check=False)
+        marks = habitat.marks()
+        wrong = [one.name for one in shown if abs(marks.get(one.whose, -1) - (one.marks or 0)) > 0.01]
+        _say(f"{len(shown)} submissions that use up budgets: {seconds:.0f} s, {len(habitat.harm())} findings of harm")
+        _say(f"  other marks than deserved: {', '.join(wrong) or 'none'}")
+
+
 def main() -> None:
     """Print all."""
     speed()
     kernels()
     zoo()
+    slow()
 
 
 if __name__ == "__main__":
