@@ -200,3 +200,11 @@ def test_a_colon_in_a_comment_stays_a_colon():
     again = UserConfig.parse(config.text())
     assert again == config
     assert again.groups["staff"].comment == "the: staff"
+
+
+def test_keys_cannot_end_their_field():
+    """The one field that is not escaped holds no colon and no blank."""
+    config = UserConfig.parse(RULES)
+    config.users["alice@pve"].keys = "x:\nacl:1:/:alice@pve:Administrator:"
+    with pytest.raises(ClusterError, match="contain a colon"):
+        config.text()

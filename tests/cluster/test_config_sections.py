@@ -139,3 +139,10 @@ words = st.text(st.sampled_from("abcXYZ019.+/-:"), min_size=1).filter(lambda wor
 def test_any_rule_survives(rule):
     """What is written is read as the same rule."""
     assert Rule.parse(str(rule)) == rule
+
+
+@pytest.mark.parametrize("value", ["10.0.0.1\nIN ACCEPT", "a b", "a#b", "'", ""])
+def test_a_rules_value_cannot_bring_a_rule_of_its_own(value):
+    """Blanks, ends of lines, quotes and hash signs are refused when a rule is written."""
+    with pytest.raises(ClusterError, match="does not fit in a rule"):
+        str(Rule("in", "ACCEPT", match={"source": value}))

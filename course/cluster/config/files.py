@@ -79,17 +79,17 @@ def write(path: Path, text: str, *, mode: int = 0o640) -> str:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a file in one step, as a migrated guest's configuration moves between nodes.
+    """Move a file in one step, as a migrated guest's configuration moves between nodes: it is never in both places.
+
+    Who calls this holds the cluster's lock, so that nobody creates the target meanwhile.
 
     Raises:
-        ClusterError: there is a file in the target's place already; it stays.
+        ClusterError: there is a file in the target's place already; both stay.
     """
+    if target.exists():
+        raise ClusterError(f"unable to move '{source.name}': '{target}' exists already")
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise ClusterError(f"unable to move '{source.name}': '{target}' exists already") from None
-    source.unlink()
+    source.rename(target)
     sync_directory(target.parent)
     sync_directory(source.parent)
 

@@ -101,6 +101,9 @@ class Rule:
 
     def __str__(self) -> str:
         words = [self.type.upper(), f"{self.macro}({self.action})" if self.macro else self.action]
+        for value in (*words, *self.match.values()):
+            if not re.fullmatch(r"[^\s#'\"\\]+", value):
+                raise ClusterError(f"value {value!r} does not fit in a rule")
         for name in ARGUMENTS.values():
             if self.match.get(name) and _WRITTEN[name] not in words:
                 words += [_WRITTEN[name], self.match[name]]

@@ -39,8 +39,17 @@ class Section:
     raw: list[tuple[str, str]] = field(default_factory=list)
 
     def text(self) -> str:
-        """Write the section as Proxmox VE does, without its header."""
-        out = [f"#{lines.escape(line)}\n" for line in (self.description or "").splitlines()]
+        """Write the section as Proxmox VE does, without its header.
+
+        Raises:
+            ClusterError: a value would begin another line, and with it another setting.
+        """
+        for key, value in (*self.values.items(), *self.raw):
+            if "\n" in value or "\r" in value:
+                raise ClusterError(f"value of '{key}' contains a line break")
+        # Only the ends of lines that a file has: other separators are escaped like all control characters.
+        comment = self.description.removesuffix("\n").split("\n") if self.description else []
+        out = [f"#{lines.escape(line)}\n" for line in comment]
         out += [f"{key}: {self.values[key]}\n" for key in sorted(self.values)]
         out += [f"{key}: {value}\n" for key, value in self.raw]
         return "".join(out)

@@ -263,9 +263,15 @@ class UserConfig:
         return "\n".join(parts) + "\n"
 
     def _user_lines(self) -> str:
-        """Write users, each with the tokens below."""
+        """Write users, each with the tokens below.
+
+        Raises:
+            ClusterError: a user's keys, which alone are not escaped, would end their field.
+        """
         lines = []
         for name, user in sorted(self.users.items()):
+            if re.search(r"[:\s]", user.keys):
+                raise ClusterError(f"keys of user '{name}' contain a colon or a blank")
             words = ":".join(escape(word) for word in (user.firstname, user.lastname, user.email, user.comment))
             lines.append(f"user:{name}:{int(user.enable)}:{user.expire}:{words}:{user.keys}:\n")
             for token, what in sorted(user.tokens.items()):
