@@ -14,7 +14,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from nbformat import from_dict
 from nbgrader.preprocessors import NbGraderPreprocessor
+
+from .displays import harmless
 
 Node = Any
 _BEGIN, _END = "BEGIN HIDDEN TESTS", "END HIDDEN TESTS"
@@ -100,7 +103,11 @@ def _cleaned(output: Node, hidden: set[str]) -> Node:
         return output
     if output.output_type == "stream":
         output.text = _censored(output.text, hidden)
-    output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)  # a page has no state of widgets
+    if "data" in output:
+        output.data.pop("application/vnd.jupyter.widget-view+json", None)  # a page has no state of widgets
+        data, about = harmless(output.data, output.get("metadata", {}))
+        output.data = from_dict(data)  # type: ignore[no-untyped-call]
+        output.metadata = from_dict(about)  # type: ignore[no-untyped-call]
     for mime, value in output.get("data", {}).items():
         if isinstance(value, str):
             output.data[mime] = _censored(value, hidden)

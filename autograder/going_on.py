@@ -28,6 +28,8 @@ from nbclient.exceptions import DeadKernelError
 from nbgrader.preprocessors import Execute
 from traitlets import Integer
 
+from .displays import harmless
+
 Node = Any
 """An nbformat node: its package ships no types."""
 
@@ -159,7 +161,10 @@ class GoingOn(Execute):  # type: ignore[misc]
                     self._killing = asyncio.ensure_future(self._async_kill())
                 return None
             self._kept += size
-        return super().process_message({**msg, "content": _writable(msg["content"])}, cell, cell_index)
+        content = _writable(msg["content"])
+        if isinstance(data := content.get("data"), dict) and isinstance(about := content.get("metadata"), dict):
+            content["data"], content["metadata"] = harmless(data, about)
+        return super().process_message({**msg, "content": content}, cell, cell_index)
 
     # ── the kernel ───────────────────────────────────────────────────────────────────────────────────────────────────
 

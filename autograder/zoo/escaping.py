@@ -58,6 +58,7 @@ ZOO.answers(
     "Kills every process that it may, when the judge asks: the judge, the kernel, the service.",
     {"double": "import os, signal\ndef double(number):\n    os.kill(-1, signal.SIGKILL)"},
     solved=True,
+    marks=None,
     box=True,
     plain=False,
 )
