@@ -128,8 +128,14 @@ class SplitExecute(GoingOn):
             return self._present_judge().run(test, timeout)
         except JudgeError as error:
             self._end_judge()
-            self._warn("test %s: %s (within %g s)", test.name, error, timeout)
-            return _failed(f"This test had not ended after {timeout:g} s, or ended its process: {error}.")
+            gone = not self._settled()  # what ended the judge may be ending the box: the next cell must not be blamed
+            cause = self.why_ended() if gone else ""
+            if gone:
+                self._discard()
+            self._warn("test %s: %s (within %g s) %s", test.name, error, timeout, cause)
+            if cause:
+                return _failed(f"While this test called an answer, its processes were stopped: {cause}.")
+            return _failed(f"This test had not ended after {timeout:g} s, or an answer ended its process: {error}.")
 
     def _present_judge(self) -> Judge:
         if self._judge is None or not self._judge.alive:
