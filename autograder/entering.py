@@ -6,7 +6,8 @@ needs, steps into the box before it does anything:
 
     grader is root     all namespaces of the box, its root directory included, and the user that the student is there;
                        nothing of the host can be reached any more, by a test or by what a test runs for a student
-    somebody else      the box's processes (and its user namespace); files stay the host's, the user is the same anyway
+    somebody else      the same, as the user that the box's user namespace makes of us; of bubblewrap's boxes only the
+                       processes: files stay the host's
     no namespaces      nothing to enter; the student's user
 
 It takes over the box's filter of system calls, since checks run programs that answers are. What the student can do to

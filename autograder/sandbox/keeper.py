@@ -104,6 +104,8 @@ def keep(order: Order, channel: socket.socket, plan: Plan) -> NoReturn:
     os._exit(0)
 
 
+_HANDED = ("mnt", "net", "ipc", "uts")
+"""Namespaces that only the init itself can open where a user namespace is around them."""
 REHEARSED = b"as it should be"
 
 
@@ -185,13 +187,16 @@ class _Keeper:
         limits = self._order.limits
         # The spare room lets the watch, which knows the reason, come first; and files in memory count here too.
         groups = cgroup.make(os.getpid(), limits.memory_mib + limits.disk_mib + _SPARE_MIB << 20, limits.processes + 8)
+        ours, theirs = socket.socketpair()
         init = os.fork()
         if init == 0:
             os.close(said)
+            ours.close()
             self._channel.close()
             _enter_groups(groups)
-            _become_init(self._order, self._plan, say)
+            _become_init(self._order, self._plan, say, theirs)
         os.close(say)
+        theirs.close()
         with os.fdopen(said, "rb") as pipe:
             words = pipe.read().decode(errors="replace")  # to its end: the kernel is about to run
         first = init
@@ -200,7 +205,9 @@ class _Keeper:
         elif words:
             os.kill(init, signal.SIGKILL)
             raise RuntimeError(words)
-        self._report(first)
+        with ours:
+            _, handed, *_ = socket.recv_fds(ours, 1, len(_HANDED))
+        self._report(first, handed)
         self._watch(init)
         _, status, resources = os.wait4(init, 0)
         self._sweep()
@@ -209,9 +216,9 @@ class _Keeper:
         seconds = max(resources.ru_utime + resources.ru_stime, self._cpu_s)
         _send(self._channel, {"exit": os.waitstatus_to_exitcode(status), "cpu_s": seconds, "why": self._why})
 
-    def _report(self, init: int) -> None:
+    def _report(self, init: int, handed: list[int]) -> None:
         """Tell the grader the pid, and hand it the namespaces: it could not open them itself."""
-        fds: dict[str, int] = {}
+        fds: dict[str, int] = dict(zip(_HANDED, handed, strict=False))
         if self._order.isolation in (Isolation.NAMESPACES, Isolation.BUBBLEWRAP):
             own = self._order.isolation == Isolation.NAMESPACES
             path = "/proc/self/ns/pid_for_children" if own else f"/proc/{init}/ns/pid"
@@ -276,7 +283,7 @@ def _enter_groups(groups: list[Path]) -> None:
             entrance.write_text("0")
 
 
-def _become_init(order: Order, plan: Plan, say: int) -> NoReturn:
+def _become_init(order: Order, plan: Plan, say: int, keeper: socket.socket) -> NoReturn:
     """Build the box around this process, start the kernel in it, and wait for it."""
     try:
         linux.die_with_parent()
@@ -284,8 +291,11 @@ def _become_init(order: Order, plan: Plan, say: int) -> NoReturn:
         null = os.open("/dev/null", os.O_RDWR)
         if order.isolation == Isolation.NAMESPACES:
             environment, work = _build_namespaces(order, plan), WORK
+            if order.userns:  # nobody else may open it; who is root outside can
+                _hand_over(keeper)
         else:
             environment, work = _build_folders(order, plan)
+        keeper.close()
         if order.isolation == Isolation.BUBBLEWRAP:
             _become_bubblewrap(order, plan, environment, work, say)
         for fd in (0, 1, 2):
@@ -303,6 +313,14 @@ def _become_init(order: Order, plan: Plan, say: int) -> NoReturn:
         os._exit(1)
     os.close(say)
     os._exit(_wait_for(kernel, signals))
+
+
+def _hand_over(keeper: socket.socket) -> None:
+    """Send the keeper this process's namespaces, for judges to step into."""
+    own = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in _HANDED]
+    socket.send_fds(keeper, [b"n"], own)
+    for fd in own:
+        os.close(fd)
 
 
 def _become_bubblewrap(order: Order, plan: Plan, environment: Mapping[str, str], work: str, say: int) -> NoReturn:

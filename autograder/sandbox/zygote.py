@@ -52,7 +52,8 @@ class Box:
         level: how it is shut in.
         run_dir: shared with the judge: the same path on both sides.
         uid: the user that the student's processes have on the host.
-        namespaces: open descriptors of its namespaces, by "pid" and "user"; empty where it has none.
+        namespaces: open descriptors of its namespaces, by kind ("pid", "user", "mnt" …), as far as it has its
+            own and the grader could not open them itself.
     """
 
     def __init__(self, order: Order, level: Level, channel: socket.socket, said: Mapping[str, Any]) -> None:
@@ -255,7 +256,7 @@ class Zygote:
                 self._send(order, theirs)
             if not _readable(ours, _START_S):
                 raise SandboxError(f"a box said nothing within {_START_S} s; is this computer very busy?")
-            data, fds, _, _ = socket.recv_fds(ours, 1 << 16, 2)
+            data, fds, _, _ = socket.recv_fds(ours, 1 << 16, 8)
             said = json.loads(data) if data else {}
             if "pid" not in said:
                 why = said.get("error") or f"its keeper was killed; the zygote said {self._output()!r}"

@@ -148,6 +148,16 @@ def test_a_zygote_says_what_it_could_not_import(folders):
         assert "no.such.module: ModuleNotFoundError" in zygote.missing
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can look which namespaces they are")
+def test_a_box_in_a_user_namespace_hands_over_all_of_its_namespaces(folders):
+    """An ordinary user's judge steps into the box's root too: no link of a student's leads it out."""
+    with Zygote(allowed("userns")) as zygote, zygote.box(*folders) as box:
+        assert set(box.namespaces) == {"user", "mnt", "net", "ipc", "uts", "pid"}
+        for kind, fd in box.namespaces.items():
+            assert os.fstat(fd).st_ino == Path(f"/proc/{box.pid}/ns/{kind}").stat().st_ino
+            assert os.fstat(fd).st_ino != Path(f"/proc/self/ns/{kind}").stat().st_ino
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_an_ordinary_user_can_grade_too(folders, tmp_path_factory):
     """The probe and a box, by a user without rights: a Python that he may read is needed."""
