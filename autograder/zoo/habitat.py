@@ -30,6 +30,7 @@ from typing import Any, Self
 
 from course.build.layout import Layout
 from course.build.pipeline import build
+from course.guest import cache_dir
 
 from .specimen import LESSON, SEAL, Lesson, Lure, Specimen
 
@@ -173,7 +174,7 @@ class Habitat:
             **os.environ,
             "HOME": str(self.home),
             "TMPDIR": str(self.tmp),
-            "COURSE_CACHE": str(self.folder / "cache"),
+            "COURSE_CACHE": str(cache_dir()),  # made once; boxes may only read it
             "NBGRADER_EXCHANGE": str(self.folder / "exchange"),
             "ZOO_SECRET": self.lure.secret,
             "USER": "teacher",
