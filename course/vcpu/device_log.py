@@ -85,7 +85,7 @@ def record(steps: Sequence[tuple[str, int, int]], *, timeout_s: float = 60.0) ->
 def _boot(program: str, disk: Path, log: Path, timeout_s: float) -> bool:
     """Run QEMU; return whether it had to be stopped."""
     command = [program, "-M", "pc,accel=tcg", "-m", "16", "-nodefaults", "-display", "none", "-monitor", "none"]
-    command += ["-drive", f"file={disk},format=raw,if=ide,snapshot=on", "-chardev", "null,id=out"]
+    command += ["-drive", f"file={disk},format=raw,if=ide", "-chardev", "null,id=out"]
     command += ["-device", f"isa-debugcon,iobase={CONSOLE_PORT:#x},chardev=out", "-device", "isa-serial,chardev=out2"]
     command += ["-chardev", "null,id=out2", "-device", f"isa-debug-exit,iobase={END_PORT:#x},iosize=1"]
     command += ["-d", ",".join(f"trace:{event}" for event in EVENTS), "-D", str(log)]
