@@ -21,6 +21,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,23 @@ Node = Any
 
 _FORMAT = 1
 _ROOT = Path(__file__).parents[1]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file: the whole of it or, when the process is killed meanwhile, nothing.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)  # noqa: PTH105 - a descriptor's own name
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 class Cache:
@@ -45,7 +63,7 @@ class Cache:
         """Return what was kept under a key, None when nothing was or it cannot be read."""
         try:
             outcome = json.loads(gzip.decompress(self._path(key).read_bytes()))
-        except (OSError, EOFError, ValueError, gzip.zlib.error):  # type: ignore[attr-defined]
+        except (OSError, EOFError, ValueError, zlib.error):
             return None
         return outcome if isinstance(outcome, dict) else None
 
@@ -55,16 +73,7 @@ class Cache:
         Raises:
             OSError: it cannot be written, such as on a full disk.
         """
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(gzip.compress(json.dumps(outcome).encode(), 6, mtime=0))
-            os.replace(name, path)  # noqa: PTH105 - a descriptor's own name
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(self._path(key), gzip.compress(json.dumps(outcome).encode(), 6, mtime=0))
 
     def __contains__(self, key: str) -> bool:
         return self._path(key).is_file()

@@ -13,7 +13,6 @@ address. The usher and its judges end when their grader does, however it does.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import importlib
 import json
@@ -36,7 +35,6 @@ from .session import Result, Session, Test
 if TYPE_CHECKING:
     from .sandbox import Box
 
-_PR_SET_PDEATHSIG = 1
 _START_S = 120.0
 MAX_LINE_BYTES = 64 << 20
 _MAX_FDS = 8
@@ -300,7 +298,9 @@ def _make_shell() -> None:
 
 def _dies_with_parent() -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        from .sandbox import linux  # noqa: PLC0415 - Linux only
+
+        linux.die_with_parent()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..cache import write_whole
 from .course import Course, GradingError, Submission
 
 _DEAD_LETTERS = 12
@@ -71,12 +72,7 @@ class Ledger:
 
     def add(self, one: Submission, keys: Sequence[str]) -> None:
         """Note that these executions are in the gradebook."""
-        path = self._path(one)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        with os.fdopen(handle, "w") as file:
-            json.dump(self._entry(one, keys), file)
-        os.replace(name, path)  # noqa: PTH105 - a descriptor's own name
+        write_whole(self._path(one), json.dumps(self._entry(one, keys)).encode())
 
     def _entry(self, one: Submission, keys: Sequence[str]) -> dict[str, Any]:
         folder = self._course.path("submitted", one.student, one.lesson)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import ctypes
 import itertools
 import multiprocessing
 import os
@@ -19,7 +18,6 @@ from typing import Any
 from .course import Course, GradingError, Submission
 from .execution import Executed, execute, pack
 
-_PR_SET_PDEATHSIG = 1
 _TRIES = 2
 _ROOT = Path(__file__).parents[2]
 
@@ -118,7 +116,9 @@ def _begin(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        from ..sandbox import linux  # noqa: PLC0415 - Linux only
+
+        linux.die_with_parent()
         if os.getppid() != parent:
             os._exit(1)
 

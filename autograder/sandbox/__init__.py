@@ -8,7 +8,6 @@
             client.load_connection_file(box.connection_file)
             box.interrupt()                             KeyboardInterrupt in the running cell
             box.cpu_s, box.memory, box.alive(), box.exitcode, box.why
-            sandbox.judge_in(box, check, …)             a trusted process that sees the box's pids
             box.kill()                                  ends every process in it
 
 After ``sandbox.register()``, nbclient, nbconvert and nbgrader start this process's kernels in boxes
@@ -45,7 +44,6 @@ from typing import TYPE_CHECKING, Any
 from .level import Isolation, Level, Limits
 
 if TYPE_CHECKING:
-    from .judge import Judge, JudgeError, judge_in
     from .probing import probe
     from .provisioner import SandboxProvisioner, register, unregister
     from .zygote import Box, SandboxError, Zygote
@@ -53,23 +51,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Box",
     "Isolation",
-    "Judge",
-    "JudgeError",
     "Level",
     "Limits",
     "SandboxError",
     "SandboxProvisioner",
     "Zygote",
-    "judge_in",
     "probe",
     "register",
     "unregister",
 ]
 
 _MODULES = {
-    "Judge": "judge",
-    "JudgeError": "judge",
-    "judge_in": "judge",
     "probe": "probing",
     "SandboxProvisioner": "provisioner",
     "register": "provisioner",
