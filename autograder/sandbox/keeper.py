@@ -295,12 +295,16 @@ def _become_init(order: Order, plan: Plan, say: int, keeper: socket.socket) -> N
                 _hand_over(keeper)
         else:
             environment, work = _build_folders(order, plan)
-        keeper.close()
         if order.isolation == Isolation.BUBBLEWRAP:
+            keeper.close()
             _become_bubblewrap(order, plan, environment, work, say)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         _become_nobody(order, plan)
+        # Becoming somebody else had cleared the death signal: a keeper that ended in between has hung up.
+        if select.select([keeper], [], [], 0)[0]:
+            os._exit(1)
+        keeper.close()
         signals = {signal.SIGINT, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         for port, path in order.forwards.items():
