@@ -11,6 +11,7 @@ import pytest
 
 from course import Machine, guest
 from course.error import UsageError
+from course.guest import bootcounter
 
 pytestmark = pytest.mark.qemu
 
@@ -38,6 +39,16 @@ def test_cd_boots(machine: str) -> None:
         vm.console.expect("from the CD\n")
     with Machine("-M", machine, *guest.iso.drive(cd)) as vm:
         vm.console.expect("from the CD\n")
+
+
+def test_the_counting_cd_counts_on_the_serial_line_and_in_memory() -> None:
+    """Each number is one more than the one before, from 1 on; the last one is at 0x500."""
+    with Machine("-m", "32", "-cdrom", bootcounter.cd()) as vm:
+        vm.console.expect("\n12\n")
+        vm.pause()
+        numbers = [int(line) for line in vm.console.text.split("\n")[:-1] if line.isdecimal()]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert abs(guest.counter(vm) - numbers[-1]) <= 1
 
 
 @pytest.mark.parametrize(("order", "expected"), [("c", "disk"), ("d", "CD")])

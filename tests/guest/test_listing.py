@@ -8,10 +8,11 @@ import struct
 import capstone
 import pytest
 
-from course.guest import baremetal, bootsector, diskwriter, listing, ramcounter
+from course.guest import baremetal, bootcounter, bootsector, diskwriter, listing, ramcounter
 
 PROGRAMS = {
     "boot sector": (bootsector.LISTING, capstone.CS_MODE_16, 0x7C00),
+    "counting CD": (bootcounter.LISTING, capstone.CS_MODE_16, 0x7C00),
     "hello": (baremetal.HELLO, capstone.CS_MODE_32, 0x100020),
     "counter": (baremetal.COUNTER, capstone.CS_MODE_32, 0x100020),
     "dirty": (baremetal.DIRTY, capstone.CS_MODE_32, 0x100020),
@@ -22,7 +23,8 @@ PROGRAMS = {
 OUTSIDE = {
     name: 0x7E00 + 0x11 * number
     for number, name in enumerate(
-        ("text", "gdtr", "idtr", "gate", "gate_high", "from", "pages", "path", "pause", "sectors", "buffer"), start=1
+        ("text", "gdtr", "idtr", "gate", "gate_high", "from", "pages", "path", "pause", "sectors", "buffer", "end"),
+        start=1,
     )
 }
 
