@@ -27,8 +27,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from course.check import outside
 from course.error import CourseError
 
+from . import services
 from .entering import enter, place
 from .session import Result, Session, Test
 
@@ -244,8 +246,12 @@ def _judge(order: Mapping[str, Any], fds: list[int], usher: _Wire) -> None:
         _dies_with_parent()
         usher.close()
         end, *places = fds
-        if order["where"] is not None:
-            enter(order["where"], places)
+        where = order["where"]
+        gate = services.hire(where["level"] if where else "none", *fds)
+        if where:
+            enter(where, places)
+        if gate is not None:
+            outside.leave_by(gate)
         os.environ["TMPDIR"] = order["run_dir"]
         tempfile.tempdir = None
         os.chdir(order["run_dir"])

@@ -51,8 +51,8 @@ def send_frame(end: socket.socket, value: Any) -> None:
     end.sendall(_LENGTH.pack(len(data)) + data)
 
 
-def receive_frame(end: socket.socket, deadline: float) -> Any:
-    """Receive plain data until `deadline` (monotonic seconds).
+def receive_frame(end: socket.socket, deadline: float, *, bounded: bool = True) -> Any:
+    """Receive plain data until `deadline` (monotonic seconds); `bounded` as for `decode`.
 
     Raises:
         FrameError: it did not come, not in time, or is too large.
@@ -63,7 +63,7 @@ def receive_frame(end: socket.socket, deadline: float) -> Any:
         raise FrameError(f"a frame of {length} bytes; at most {MAX_FRAME_BYTES} are read")
     data = _exactly(end, length, deadline)
     try:
-        return decode(data)
+        return decode(data, bounded=bounded)
     except NotPlainError:
         raise
     except Exception as error:  # whatever unpickling made of it

@@ -114,6 +114,13 @@ class CheckFailed(Exception):  # noqa: N818 - a verdict, not an accident
         return [f"{_BOLD}{headline}{_RESET}", *rest.splitlines()]
 
 
+class NotJudged(Exception):  # noqa: N818 - a verdict that there is none
+    """The check could not be made here: nothing is known of the answer. Grading keeps it for a person, not as wrong."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{_BOLD}This could not be judged.{_RESET}", *str(self).splitlines()]
+
+
 _collected: contextvars.ContextVar[list[Verdict] | None] = contextvars.ContextVar("collected", default=None)
 
 
