@@ -1,0 +1,11 @@
+"""High availability: who decides, who acts, and what happens to the guests of a node that died.
+
+- `states`: services, nodes and the status that all nodes share.
+- `world`: what the two daemons see of their node and of the cluster; a simulation and a live node provide it.
+- `placement`: which node a service may and should run on.
+- `manager`: one round of decisions of the node that holds the manager's lock.
+- `crm`: the cluster resource manager: election, master or slave.
+- `lrm`: the local resource manager: does what was decided for its own node, and gives up when the cluster lost it.
+- `resources`: what starting, stopping and moving a service means, step by step.
+- `simulation`: hardware that does not exist, with a virtual clock.
+"""
