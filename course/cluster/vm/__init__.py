@@ -1,0 +1,23 @@
+"""Virtual machines of the lab cluster: each one a QEMU process of its node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..node import Node
+
+
+def attach(node: Node) -> None:
+    """Give a node its registry of running machines."""
+    from . import status  # noqa: PLC0415 - the layer is loaded when a node wants it
+    from .running import Guests  # noqa: PLC0415 - likewise
+
+    node.guests = Guests(node)
+    node.statistics.sources.append(lambda: status.resources(node))
+
+
+def detach(node: Node) -> None:
+    """End the machines of a node that goes down."""
+    if node.guests is not None:
+        node.guests.close()
