@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from course.cluster.lab import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 BESIDE = ROOT.parent / "shared" / "pve"
@@ -50,3 +52,20 @@ def compare(record_property: Callable[[str, object], None]) -> Compare:
         assert not wrong, f"{len(wrong)} of {len(cases)} {what}:\n" + "\n".join(wrong[:20])
 
     return run
+
+
+FAST = {"auth_delay_s": 0, "status_every_s": 0.5, "ha_tick_s": 0.2, "fence_delay_s": 2.0, "reboot_s": 1.0}
+"""Settings of a lab that does not let tests wait."""
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Cluster]:
+    """One running lab cluster for all tests of a worker; who changes it puts it right again."""
+    with Cluster(**FAST) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def api(lab: Cluster) -> Any:
+    """The lab's API as root@pam, by proxmoxer."""
+    return lab.api()
