@@ -6,8 +6,7 @@ needs, steps into the box before it does anything:
 
     grader is root     all namespaces of the box, its root directory included, and the user that the student is there;
                        nothing of the host can be reached any more, by a test or by what a test runs for a student
-    somebody else      the same, as the user that the box's user namespace makes of us; of bubblewrap's boxes only the
-                       processes: files stay the host's
+    somebody else      the same, as the user that the box's user namespace makes of us
     no namespaces      nothing to enter; the student's user
 
 It takes over the box's filter of system calls, since checks run programs that answers are. What the student can do to
@@ -38,7 +37,12 @@ def place(box: Box) -> tuple[dict[str, Any], list[int]]:
             with contextlib.suppress(OSError):
                 found[kind] = os.open(f"/proc/{box.pid}/ns/{kind}", os.O_RDONLY)
     names = [kind for kind in _KINDS if kind in found]
-    where = {"namespaces": names, "uid": box.uid if box.uid != os.getuid() else None, "level": str(box.level.level)}
+    where = {
+        "namespaces": names,
+        "uid": box.uid if box.uid != os.getuid() else None,
+        "level": str(box.level.level),
+        "first": box.pid if "user" in found and "mnt" not in found else 0,
+    }
     return where, [found[name] for name in names]
 
 
@@ -48,32 +52,47 @@ def enter(where: Mapping[str, Any], fds: list[int]) -> None:
     from .sandbox.root import Plan  # noqa: PLC0415
 
     environment = Plan.here().environment()
-    names: list[str] = where["namespaces"]
-    for name, fd in zip(names, fds, strict=True):
+    if where["first"]:  # a user namespace that the student has made; only he and his like have all rights in it
+        _become(where["uid"])
+    for name, fd in zip(where["namespaces"], fds, strict=True):
         linux.setns(fd, 0)
         os.close(fd)
         if name == "user":
             linux.die_with_parent()
-    if "pid" in names:
+            if where["first"]:
+                _enter_those_of(where["first"])
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    if "pid" in where["namespaces"]:
         _go_on_as_child()
-    if "mnt" in names:
         os.environ.clear()
         os.environ.update(environment)
-    elif "pid" in names:
-        linux.unshare(linux.CLONE_NEWNS)
-        linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    if where["first"]:
         _follow_further()
-    if (uid := where["uid"]) is not None:
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
+    else:
+        _become(where["uid"])
     linux.drop_capabilities()
     linux.no_new_privileges()
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.die_with_parent()
     with contextlib.suppress(OSError):
         seccomp.install()
+
+
+def _become(uid: int | None) -> None:
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+
+
+def _enter_those_of(pid: int) -> None:
+    """Enter the other namespaces of a process that is in the user namespace just entered: only now may we open them."""
+    from .sandbox import linux  # noqa: PLC0415
+
+    others = [kind for kind in _KINDS if kind not in ("user", "pid")]
+    for fd in [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in others]:
+        linux.setns(fd, 0)
+        os.close(fd)
 
 
 def _follow_further() -> None:

@@ -75,7 +75,7 @@ class Plan:
         for path in wanted:
             clean = os.path.abspath(path)  # noqa: PTH100 - links stay links: sys.path names them so
             inside = any(Path(clean).is_relative_to(other) for other in found)
-            if clean != "/" and os.path.isdir(clean) and (not inside or clean == package):
+            if clean != "/" and os.path.isdir(clean) and (not inside or clean == package):  # noqa: PTH112 - some are closed
                 found.append(clean)
         return cls(tuple(found), package, str(cache_dir()))
 
