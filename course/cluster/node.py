@@ -23,6 +23,7 @@ from ..error import ClusterError
 from .access import Access
 from .membership import Members
 from .peer import Peer
+from .route import tolerant
 from .settings import Settings
 from .state import State
 from .statistics import Statistics
@@ -170,10 +171,11 @@ class Node:
             package = f"{__package__}.{layer}"
             if importlib.util.find_spec(package) is None:
                 continue
-            module = importlib.import_module(package)
-            if hasattr(module, "attach"):
-                module.attach(self)
-                self._attached.append(module)
+            with tolerant(f"layer {layer}"):
+                module = importlib.import_module(package)
+                if hasattr(module, "attach"):
+                    module.attach(self)
+                    self._attached.append(module)
 
     def start(self) -> None:
         """Live: join the members, take up what was left, attach the layers."""
