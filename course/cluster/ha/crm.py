@@ -77,7 +77,7 @@ class ClusterManager:
 
     def _elect(self) -> None:
         if self.state is ManagerState.MASTER:
-            if not (self.world.quorate() and self.world.try_lock(MANAGER_LOCK)):
+            if not self.world.try_lock(MANAGER_LOCK):
                 self._become(ManagerState.LOST_MANAGER_LOCK)
                 self._become(ManagerState.WAIT_FOR_QUORUM)
         elif not (self.world.quorate() and self._may_work()):

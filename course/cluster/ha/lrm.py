@@ -134,7 +134,10 @@ class LocalManager:
         return any(service.state not in AT_REST for service in self._mine().values())
 
     def _keeps_lock(self) -> bool:
-        return self.world.quorate() and self.world.try_lock(agent_lock(self.world.node))
+        return not self._fenced() and self.world.try_lock(agent_lock(self.world.node))
+
+    def _fenced(self) -> bool:
+        return self._status.nodes.get(self.world.node) is NodeState.FENCE
 
     # What to be
 
@@ -164,8 +167,7 @@ class LocalManager:
                 self._rest()
 
     def _may_begin(self) -> bool:
-        fenced = self._status.nodes.get(self.world.node) is NodeState.FENCE
-        return not self.stopping and not fenced and self._has_work()
+        return not self.stopping and self._has_work()
 
     def _rest(self) -> None:
         """Give the lock back after a long time without a service."""
