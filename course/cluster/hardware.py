@@ -29,14 +29,14 @@ class Hardware:
         self._path = run / SOCKET
         self._node = node
 
-    def ask(self, do: str, *, timeout_s: float = 60, **values: Any) -> Any:
+    def ask(self, do: str, *, patience_s: float = 60, **values: Any) -> Any:
         """Ask the rack for something.
 
         Raises:
             ClusterError: there is no rack, or it refuses.
         """
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
-            connection.settimeout(timeout_s)
+            connection.settimeout(patience_s)
             try:
                 connection.connect(str(self._path))
                 connection.sendall(json.dumps({"do": do, **values}).encode() + b"\n")
