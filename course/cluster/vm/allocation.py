@@ -93,85 +93,89 @@ def make(node: Node, vmid: int, settings: Mapping[str, str], log: Log, *, storag
     Raises:
         ClusterError: a drive cannot be made; what was made before it is removed.
     """
-    made = Made()
+    maker = _Maker(node, vmid, log, storage)
     try:
         for key, text in settings.items():
             if hardware.is_drive_key(key):
-                made.settings[key] = _make_one(node, vmid, hardware.drive(key, text), made, log, storage)
+                maker.made.settings[key] = maker.make(hardware.drive(key, text)).text()
     except BaseException:
-        made.undo(node, log)
+        maker.made.undo(node, log)
         raise
-    return made
+    return maker.made
 
 
-def _make_one(node: Node, vmid: int, drive: Drive, made: Made, log: Log, storage: str | None) -> str:
-    if drive.is_empty or (drive.is_cdrom and drive.volume.startswith("/")):
-        return drive.text()
-    if found := _CLOUD_INIT.fullmatch(drive.volume):
-        return _cloud_init(node, vmid, drive, found["storage"], made, log)
-    if drive.options.get("import-from"):
-        return _imported(node, vmid, drive, made, log)
-    new = NEW.fullmatch(drive.volume)
-    if new or (storage and re.fullmatch(r"\d+(?:\.\d+)?", drive.volume)):
-        place = new["storage"] if new else str(storage)
-        return _new(node, vmid, drive, place, float(new["gib"] if new else drive.volume), made, log)
-    return _existing(node, drive)
+class _Maker:
+    """Makes drives of one machine."""
+
+    def __init__(self, node: Node, vmid: int, log: Log, storage: str | None) -> None:
+        self.node = node
+        self.vmid = vmid
+        self.log = log
+        self.storage = storage
+        self.made = Made()
+
+    def make(self, drive: Drive) -> Drive:
+        """Make what a drive asks for; return it as it is then."""
+        if drive.is_empty:
+            return drive
+        if found := _CLOUD_INIT.fullmatch(drive.volume):
+            return self._cloud_init(drive, found["storage"])
+        if drive.options.get("import-from"):
+            return self._imported(drive)
+        new = NEW.fullmatch(drive.volume)
+        if new:
+            return self._new(drive, new["storage"], float(new["gib"]))
+        if self.storage and re.fullmatch(r"\d+(?:\.\d+)?", drive.volume):
+            return self._new(drive, self.storage, float(drive.volume))
+        return _existing(self.node, drive)
+
+    def _keep(self, drive: Drive, volume: str, **options: str | None) -> Drive:
+        self.made.volumes.append(volume)
+        done = drive.but(**{"file": volume, "format": None, "import-from": None, **options})
+        self.log(f"{drive.key}: successfully created disk '{done.text()}'")
+        return done
+
+    def _new(self, drive: Drive, storage: str, gib: float) -> Drive:
+        place = storage_of(self.node, storage)
+        place.require("images")
+        size = int(gib * (1 << 20)) << 10  # in whole KiB
+        if drive.bus == "efidisk":
+            size = _EFI_SIZE.get(drive.options.get("efitype", "2m"), 528 << 10)
+        elif drive.bus == "tpmstate":
+            size = _TPM_SIZE
+        wanted = drive.options.get("format") or place.default_format
+        volume = place.alloc(self.vmid, wanted, size, log=self.log)
+        return self._keep(drive, volume, size=hardware.size_text(size))
+
+    def _cloud_init(self, drive: Drive, storage: str) -> Drive:
+        place = storage_of(self.node, storage)
+        place.require("images")
+        wanted = drive.options.get("format") or ("qcow2" if place.kind == "dir" else "raw")
+        volume = place.alloc(self.vmid, wanted, _CLOUD_INIT_SIZE, purpose="cloudinit", log=self.log)
+        return self._keep(drive, volume, media="cdrom")
+
+    def _imported(self, drive: Drive) -> Drive:
+        source = drive.options["import-from"]
+        place = storage_of(self.node, drive.volume.partition(":")[0])
+        if source.startswith("/"):
+            raise ClusterError("Only root can pass arbitrary filesystem paths, and not in this lab")
+        volume = of_volume(self.node, source).copy(
+            source, place, self.vmid, format=drive.options.get("format"), progress=progress(self.log)
+        )
+        return self._keep(drive, volume, size=hardware.size_text(place.size(volume)))
 
 
-def _new(node: Node, vmid: int, drive: Drive, storage: str, gib: float, made: Made, log: Log) -> str:
-    place = storage_of(node, storage)
-    place.require("images")
-    size = int(gib * (1 << 20)) << 10  # in whole KiB
-    if drive.bus == "efidisk":
-        size = _EFI_SIZE.get(drive.options.get("efitype", "2m"), 528 << 10)
-    elif drive.bus == "tpmstate":
-        size = _TPM_SIZE
-    wanted = drive.options.get("format") or place.default_format
-    volume = place.alloc(vmid, wanted, size, log=log)
-    made.volumes.append(volume)
-    done = drive.but(**{"file": volume, "size": hardware.size_text(size), "format": None})
-    log(f"{drive.key}: successfully created disk '{done.text()}'")
-    return done.text()
-
-
-def _cloud_init(node: Node, vmid: int, drive: Drive, storage: str, made: Made, log: Log) -> str:
-    place = storage_of(node, storage)
-    place.require("images")
-    wanted = drive.options.get("format") or ("qcow2" if "qcow2" in place.formats and place.kind == "dir" else "raw")
-    volume = place.alloc(vmid, wanted, _CLOUD_INIT_SIZE, purpose="cloudinit", log=log)
-    made.volumes.append(volume)
-    done = drive.but(file=volume, media="cdrom", format=None)
-    log(f"{drive.key}: successfully created disk '{done.text()}'")
-    return done.text()
-
-
-def _imported(node: Node, vmid: int, drive: Drive, made: Made, log: Log) -> str:
-    source = drive.options["import-from"]
-    target, _, _ = drive.volume.partition(":")
-    place = storage_of(node, target)
-    if source.startswith("/"):
-        raise ClusterError("Only root can pass arbitrary filesystem paths, and not in this lab")
-    origin = of_volume(node, source)
-    wanted = drive.options.get("format")
-    volume = origin.copy(source, place, vmid, format=wanted, progress=_progress(log))
-    made.volumes.append(volume)
-    size = hardware.size_text(place.size(volume))
-    done = drive.but(**{"file": volume, "size": size, "format": None, "import-from": None})
-    log(f"{drive.key}: successfully created disk '{done.text()}'")
-    return done.text()
-
-
-def _progress(log: Log) -> Callable[[int, int], None]:
+def progress(log: Log) -> Callable[[int, int], None]:
     """Return what says how a copy goes, at each tenth."""
     said = [-1]
 
-    def progress(done: int, total: int) -> None:
+    def say(done: int, total: int) -> None:
         tenth = 10 * done // total if total else 10
         if tenth > said[0]:
             said[0] = tenth
             log(f"transferred {readable(done)} of {readable(total)} ({100 * done / max(1, total):.2f}%)")
 
-    return progress
+    return say
 
 
 def readable(size: float) -> str:
@@ -183,7 +187,7 @@ def readable(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
-def _existing(node: Node, drive: Drive) -> str:
+def _existing(node: Node, drive: Drive) -> Drive:
     if drive.volume.startswith("/"):
         if not Path(drive.volume).exists():
             raise ClusterError(f"file '{drive.volume}' does not exist")
@@ -192,8 +196,8 @@ def _existing(node: Node, drive: Drive) -> str:
     if not place.exists(drive.volume):
         raise ClusterError(f"volume '{drive.volume}' does not exist")
     if drive.is_cloudinit:
-        return drive.text()
-    return drive.but(size=size_text(place.size(drive.volume)), format=None).text()
+        return drive
+    return drive.but(size=size_text(place.size(drive.volume)), format=None)
 
 
 def size_text(size: int) -> str:

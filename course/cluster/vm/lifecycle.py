@@ -341,7 +341,7 @@ def widen(node: Node, running: RunningVm) -> None:
     for drive in hardware.drives(running.values):
         if drive.is_disk and drive.has_volume:
             with contextlib.suppress(Exception):  # a limit that stays as it was is no reason to refuse
-                of_volume(node, drive.volume).widen(drive.volume, f"drive-{drive.key}", execute)
+                of_volume(node, drive.volume).widen(drive.volume, running.node_of(drive.key), execute)
 
 
 def running_machine(running: RunningVm) -> str:

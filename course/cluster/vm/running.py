@@ -39,6 +39,7 @@ class RunningVm:
         values: the settings it was started with, changed by whatever was plugged since.
         started: when, in seconds since 1970.
         incoming: whether it waits for another node's guest.
+        nodes: block nodes of drives that were moved, by the drive's key.
         made_volumes: volumes made for a guest that has not come yet.
     """
 
@@ -52,6 +53,7 @@ class RunningVm:
         self.ended = threading.Event()
         self.made_volumes: set[str] = set()
         self.machine_name: str | None = None
+        self.nodes: dict[str, str] = {}
         self.usage: tuple[float, float] = (0.0, 0.0)
         self.cpu = 0.0
         self._cpu_lock = threading.Lock()
@@ -69,6 +71,10 @@ class RunningVm:
         """Seconds since its start."""
         return max(0, int(time.time() - self.started))
 
+    def node_of(self, key: str) -> str:
+        """Return the name of the block node behind a drive; one that was moved has another."""
+        return self.nodes.get(key, f"drive-{key}")
+
     def path(self, suffix: str) -> Path:
         """Return one of its sockets: qmp, vnc, serial0, qga, migrate, nbd."""
         return self.run / f"{self.vmid}.{suffix}"
@@ -82,7 +88,7 @@ class RunningVm:
         try:
             return self.machine.execute(command, timeout_s=timeout_s, **arguments)
         except ExecuteError as error:
-            raise ClusterError(f"VM {self.vmid} qmp command '{command}' failed - {error.error.desc}") from error
+            raise ClusterError(f"VM {self.vmid} qmp command '{command}' failed - {error}") from error
         except MachineGone as error:
             raise ClusterError(f"VM {self.vmid} not running") from error
         except MachineError as error:
