@@ -38,6 +38,8 @@ ENDED = "KernelEnded"
 CUT = "… output cut: more than {} bytes …\n"
 
 _SETTLE_S = 0.3
+_START_S = 60
+_PATIENCE_S = 0.02
 _FLOOD = 40
 _MESSAGE_LIMIT = 64 << 20
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
@@ -187,8 +189,30 @@ class GoingOn(Execute):  # type: ignore[misc]
         with contextlib.suppress(AttributeError, zmq.ZMQError):
             self.km.context.setsockopt(zmq.MAXMSGSIZE, _MESSAGE_LIMIT)
         self.start_new_kernel(**self.kernel_options())
-        self.start_new_kernel_client()
+        run_sync(self._async_connect)()
         self.started()
+
+    async def _async_connect(self) -> None:
+        """Make a client of the kernel; it is ready as soon as both of its channels have been heard.
+
+        Jupyter's own ``wait_for_ready`` ends 0.2 s after the last broadcast: two thirds of a start in a box.
+        """
+        assert self.km is not None
+        self.kc = self.km.client()
+        self.kc.start_channels()
+        self.kc.allow_stdin = False
+        end = time.monotonic() + (self.startup_timeout or _START_S)
+        waiting = [self.kc.shell_channel, self.kc.iopub_channel]
+        patience = _PATIENCE_S
+        while waiting:
+            if not await self.km.is_alive() or time.monotonic() > end:
+                raise RuntimeError("the kernel did not answer: it ended, or this computer is very busy")
+            self.kc.kernel_info()
+            with contextlib.suppress(Empty):
+                while waiting:
+                    await waiting[-1].get_msg(timeout=patience)
+                    waiting.pop()
+            patience = min(1.0, 2 * patience)
 
     def _stop(self) -> None:
         """End the kernel, if there is one, and the client."""
