@@ -231,7 +231,7 @@ class Access:
     def _userid_param(self, who: str, what: str, userid: str) -> None:
         """Apply ``["userid-param", "self"]``, or a privilege at the realm of the user that the call is about."""
         if what == "self":
-            if who.partition("!")[0] != userid:
+            if who != userid:
                 raise PermissionRefused("Permission check failed")
             return
         self.check(who, f"/access/realm/{userid.rpartition('@')[2]}", [what])

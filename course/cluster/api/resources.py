@@ -32,11 +32,11 @@ def resources(call: Call) -> Any:
     if wanted is None:
         found += _pools(call)
     if wanted in (None, "vm"):
-        found += _guests(call)
+        found += guests(call)
     if wanted in (None, "node"):
         found += [node_entry(call, name) for name in call.node.state.nodes]
     if wanted in (None, "storage"):
-        found += _storages(call)
+        found += storages(call)
     if wanted in (None, "sdn"):
         found += _networks(call)
     return found
@@ -81,7 +81,8 @@ def _pools(call: Call) -> list[dict[str, Any]]:
     ]
 
 
-def _guests(call: Call) -> list[dict[str, Any]]:
+def guests(call: Call, *, everybody: bool = False) -> list[dict[str, Any]]:
+    """Return the guests that the caller may see, or all."""
     node = call.node
     pools = {vmid: name for name, pool in node.state.users().pools.items() for vmid in pool.vms}
     managed = ha_states(node)
@@ -89,7 +90,7 @@ def _guests(call: Call) -> list[dict[str, Any]]:
     online = {name: node.members.online(name) for name in node.state.nodes}
     found = []
     for place in node.state.guests().values():
-        if not call.may(f"/vms/{place.vmid}", ["VM.Audit"]):
+        if not (everybody or call.may(f"/vms/{place.vmid}", ["VM.Audit"])):
             continue
         entry = guest_entry(node, place, live.get(f"{place.kind}/{place.vmid}"), online=online[place.node])
         pool = pools.get(place.vmid)
@@ -168,7 +169,8 @@ def _size(volume: str) -> int:
     return int(float(found[1]) * _SIZES[found[2]]) if found else 0
 
 
-def _storages(call: Call) -> list[dict[str, Any]]:
+def storages(call: Call, *, everybody: bool = False) -> list[dict[str, Any]]:
+    """Return the storages that the caller may see, or all, on each node that has them."""
     node = call.node
     found = []
     for name in node.state.nodes:
@@ -177,7 +179,7 @@ def _storages(call: Call) -> list[dict[str, Any]]:
             allowed = section.words("nodes")
             if section.flag("disable") or (allowed and name not in allowed):
                 continue
-            if not call.may(f"/storage/{storage}", ["Datastore.Audit"]):
+            if not (everybody or call.may(f"/storage/{storage}", ["Datastore.Audit"])):
                 continue
             id = f"storage/{name}/{storage}"
             entry = {
