@@ -2,7 +2,8 @@
 
 The firmware loads it at 0x7c00. From then on it counts at 0x500 in RAM with each tick of the PC's clock, 18.2 times a
 second, and writes each number on the first serial port. Between two ticks the processor sleeps. The number is nowhere
-but in RAM: a restart begins at 1, a snapshot or a migration goes on.
+but in RAM: a restart begins at 1, a snapshot or a migration goes on. At 0x504 is a number that each boot draws anew,
+from the processor's time stamp counter: two moments with the same number belong to the same life.
 
 Source: "El Torito" Bootable CD-ROM Format Specification 1.0; 8254 data sheet (18.2 Hz); 16550 data sheet.
 """
@@ -14,6 +15,8 @@ from pathlib import Path
 from . import cache
 from .iso import Tree, write_iso
 from .listing import link
+
+LIFE_GPA = 0x504
 
 _LOAD_ADDRESS = 0x7C00
 _CD_SECTOR_BYTES = 2048
@@ -28,6 +31,8 @@ LISTING = """
     fc                      ; cld
     fb                      ; sti
     66 c7 06 00 05 00 00 00 00 ; mov dword ptr [0x500], 0
+    0f 31                   ; rdtsc                   another number in each life
+    66 a3 04 05             ; mov dword ptr [0x504], eax
 count:
     66 ff 06 00 05          ; inc dword ptr [0x500]
     66 a1 00 05             ; mov eax, dword ptr [0x500]
