@@ -5,17 +5,23 @@ and nothing outside of it is touched::
 
     dir: local, path /var/lib/vz         <state>/nodes/<node>/vz
     dir: x, path /mnt/x                  <state>/nodes/<node>/disks/mnt/x
-    dir or nfs: shared, shared 1         <state>/shared/mnt/pve/shared       the same for all nodes
+    dir: shared, path /mnt/pve/shared    <state>/shared                      the same for all nodes
+    other shared ones, path /mnt/y       <state>/mounts/mnt/y                the same for all nodes
     lvmthin: local-lvm, pool pve/data    <state>/nodes/<node>/lvm
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .base import Storage
 from .directory import DirectoryStorage
-from .room import Status, set_capacity
+from .room import CAPACITY_FILE, Status, set_capacity
 from .seen import of_volume, storage_of, storages
 from .thin import ThinStorage
+
+if TYPE_CHECKING:
+    from ..node import Node
 
 __all__ = [
     "DirectoryStorage",
@@ -27,3 +33,37 @@ __all__ = [
     "storage_of",
     "storages",
 ]
+
+
+def attach(node: Node) -> None:
+    """Make the disks of a node that comes to life, sweep what it left unfinished, and say how full they are."""
+    for storage in storages(node).values():
+        storage.root.mkdir(parents=True, exist_ok=True)
+        for path in storage.sweep():
+            node.log(f"storage '{storage.name}': removed '{path.name}', which was never finished", "warning")
+    pool = node.disk / "lvm"
+    if not (pool / CAPACITY_FILE).exists():
+        set_capacity(pool, node.settings.thin_pool_bytes)
+    node.statistics.sources.append(lambda: resources(node))
+
+
+def resources(node: Node) -> list[dict[str, object]]:
+    """Return the node's storages as ``/cluster/resources`` shows them."""
+    found: list[dict[str, object]] = []
+    for storage in storages(node).values():
+        status = storage.status(fresh=False)
+        found.append(
+            {
+                "type": "storage",
+                "id": f"storage/{node.name}/{storage.name}",
+                "node": node.name,
+                "storage": storage.name,
+                "status": "available" if status.active else "unknown",
+                "plugintype": storage.kind,
+                "content": ",".join(sorted(storage.content)),
+                "shared": int(storage.shared),
+                "disk": status.used,
+                "maxdisk": status.total,
+            }
+        )
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from .thin import ThinStorage
 
 LOCAL_PATH = "/var/lib/vz"
 MOUNTS = "/mnt/pve"
+SHARED_PATH = "/mnt/pve/shared"
 POOL = ("pve", "data")
 FILES = ("dir", "nfs", "cifs")
 
@@ -125,14 +126,16 @@ def place(section: TypedSection, state: Path, node: str) -> Path:
         raise ClusterError(f"storage type '{section.kind}' is not supported by this lab")
     path = section.values.get("path") or f"{MOUNTS}/{section.name}"
     parts = _parts(path)
+    if Path(path).is_relative_to(state):
+        return Path(path)
     if section.flag("shared") or section.kind != "dir":
-        return state.joinpath("shared", *parts)
+        return state / "shared" if path.rstrip("/") == SHARED_PATH else state.joinpath("mounts", *parts)
     if path.rstrip("/") == LOCAL_PATH:
         return own / "vz"
     return own.joinpath("disks", *parts)
 
 
-def _parts(path: str) -> Iterable[str]:
+def _parts(path: str) -> tuple[str, ...]:
     """Return the parts of an absolute path.
 
     Raises:

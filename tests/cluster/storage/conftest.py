@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from course.cluster.config.sections import TypedSection
 from course.cluster.storage import DirectoryStorage, ThinStorage, set_capacity
+from course.error import GuestError
+from course.guest import template
 
 MIB = 1 << 20
 ALL_CONTENT = "images,rootdir,iso,vztmpl,backup,snippets"
@@ -31,3 +35,14 @@ def thin(tmp_path):
 def storage(request):
     """Each kind of storage."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def kernel():
+    """The guest's kernel and initramfs are in the user's cache."""
+    try:
+        template.files()
+    except GuestError as error:
+        if os.environ.get("CI") or "cannot fetch" not in str(error):
+            raise
+        pytest.skip(f"no kernel here, and none can be fetched: {error}")
