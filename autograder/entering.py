@@ -7,7 +7,7 @@ needs, steps into the box before it does anything:
     grader is root     all namespaces of the box, its root directory included, and the user that the student is there;
                        nothing of the host can be reached any more, by a test or by what a test runs for a student
     somebody else      the same, as the user that the box's user namespace makes of us
-    no namespaces      nothing to enter; the student's user
+    no namespaces      nothing to enter: the judge is forked inside (see `sandbox.door`)
 
 It takes over the box's filter of system calls, since checks run programs that answers are. What the student can do to
 it is to kill it, which costs the student's own marks; it cannot be traced or read (it is not "dumpable").
@@ -32,6 +32,7 @@ _KINDS = ("user", "mnt", "net", "ipc", "uts", "pid")
 def place(box: Box) -> tuple[dict[str, Any], list[int]]:
     """Say where a box is: plain data, and descriptors that go with it, which the caller closes."""
     found = {name: os.dup(fd) for name, fd in box.namespaces.items()}
+    door = found.pop("door", None)
     if found and os.getuid() == 0 and "user" not in found:
         for kind in set(_KINDS) - {"user", *found}:
             with contextlib.suppress(OSError):
@@ -41,9 +42,10 @@ def place(box: Box) -> tuple[dict[str, Any], list[int]]:
         "namespaces": names,
         "uid": box.uid if box.uid != os.getuid() else None,
         "level": str(box.level.level),
+        "door": door is not None,
         "first": box.pid if "user" in found and "mnt" not in found else 0,
     }
-    return where, [found[name] for name in names]
+    return where, [found[name] for name in names] if door is None else [door]
 
 
 def enter(where: Mapping[str, Any], fds: list[int]) -> None:

@@ -103,7 +103,10 @@ class Court:
                 if box is not None:
                     order["where"], fds = place(box)
                 self._wire.send(order, theirs.fileno(), *fds)
-                pid = int(self._wire.receive(time.monotonic() + _START_S)["pid"])
+                said = self._wire.receive(time.monotonic() + _START_S)
+                if "pid" not in said:
+                    raise JudgeError(str(said.get("error")))
+                pid = int(said["pid"])
             except (OSError, JudgeError) as error:
                 ours.close()
                 raise JudgeError(f"no judge could be started: {error}") from None
@@ -216,6 +219,7 @@ def main(fd: int) -> None:
     _make_shell()
     wire = _Wire(socket.socket(fileno=fd))
     judges: set[int] = set()
+    guests: dict[int, int] = {}  # judges that are no children of ours: pid → pidfd
     with contextlib.suppress(JudgeError, OSError):
         while True:
             order, fds = wire.receive_fds()
@@ -224,9 +228,14 @@ def main(fd: int) -> None:
                 if order["kill"] in judges:
                     _kill(order["kill"])
                     judges.discard(order["kill"])
+                elif order["kill"] in guests:
+                    _kill_guest(order["kill"], guests.pop(order["kill"]))
                 wire.send({})
                 continue
             _import(order["modules"])
+            if order["where"] and order["where"]["door"]:
+                wire.send(_let_in(order, fds, guests))
+                continue
             pid = os.fork()
             if pid == 0:
                 _judge(order, fds, wire)
@@ -236,11 +245,51 @@ def main(fd: int) -> None:
             wire.send({"pid": pid})
     for pid in judges:
         _kill(pid)
+    for pid, pidfd in guests.items():
+        _kill_guest(pid, pidfd)
+
+
+def _let_in(order: Mapping[str, Any], fds: list[int], guests: dict[int, int]) -> dict[str, Any]:
+    """Have a judge forked inside a box that cannot be entered."""
+    from .sandbox import door  # noqa: PLC0415 - Linux only
+
+    end, other = fds
+    try:
+        with socket.socket(fileno=other) as through:
+            pid = door.through(through, order, end)
+        guests[pid] = os.pidfd_open(pid)
+    except OSError as error:
+        return {"error": f"no judge could step into the box: {error}"}
+    finally:
+        os.close(end)
+    return {"pid": pid}
+
+
+def _kill_guest(pid: int, pidfd: int) -> None:
+    with contextlib.suppress(OSError):
+        signal.pidfd_send_signal(pidfd, 0)  # as long as this works, the pid is nobody else's
+        os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+
+
+def behind_the_door(order: Mapping[str, Any], end: int) -> None:
+    """Be the judge of one submission in a box of level landlock; never returns."""
+    try:
+        _dies_with_parent()
+        if (gate := services.hire("landlock")) is not None:
+            outside.leave_by(gate)
+        os.environ["TMPDIR"] = order["run_dir"]
+        tempfile.tempdir = None
+        _make_shell()
+        _sit(order["run_dir"], end)
+    finally:
+        _end(1)
 
 
 def _judge(order: Mapping[str, Any], fds: list[int], usher: _Wire) -> None:
     """Be the judge of one submission; never returns."""
-    status = 1
     try:
         os.setsid()
         _dies_with_parent()
@@ -252,21 +301,30 @@ def _judge(order: Mapping[str, Any], fds: list[int], usher: _Wire) -> None:
             enter(where, places)
         if gate is not None:
             outside.leave_by(gate)
-        os.environ["TMPDIR"] = order["run_dir"]
-        tempfile.tempdir = None
-        os.chdir(order["run_dir"])
-        wire = _Wire(socket.socket(fileno=end))
-        session = Session()
-        with contextlib.suppress(JudgeError, OSError):
-            while True:
-                result = session.run(Test(**wire.receive()))
-                wire.send(dataclasses.asdict(result))
-        status = 0
+        _sit(order["run_dir"], end)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            if status == 0:
-                os.killpg(0, signal.SIGKILL)
-        os._exit(status)
+        _end(1)
+
+
+def _sit(run_dir: str, end: int) -> None:
+    """Judge what comes over the wire, until it is closed; then end all that was started."""
+    os.environ["TMPDIR"] = run_dir
+    tempfile.tempdir = None
+    os.chdir(run_dir)
+    wire = _Wire(socket.socket(fileno=end))
+    session = Session()
+    with contextlib.suppress(JudgeError, OSError):
+        while True:
+            result = session.run(Test(**wire.receive()))
+            wire.send(dataclasses.asdict(result))
+    _end(0)
+
+
+def _end(status: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if status == 0:
+            os.killpg(0, signal.SIGKILL)
+    os._exit(status)
 
 
 def _kill(pid: int) -> None:

@@ -16,7 +16,7 @@ The init waits for signals and does two things: SIGINT goes to the kernel, and d
 the student, without rights; students cannot end it, since the kernel drops signals to the first process of a namespace.
 
 Where there are no namespaces (level landlock), the init is an ordinary process; then the keeper, to whom all orphans
-are given, ends what is left.
+are given, ends what is left. In the place of namespaces it hands out a door (see `door`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import bubblewrap, cgroup, inside, landlock, linux, seccomp
+from . import bubblewrap, cgroup, door, inside, landlock, linux, seccomp
 from .level import Isolation, Limits
 from .root import SYSFS, WORK, Plan, copy_submission
 from .usage import disk_usage, memory_files, threads_of, usage
@@ -218,7 +218,8 @@ class _Keeper:
 
     def _report(self, init: int, handed: list[int]) -> None:
         """Tell the grader the pid, and hand it the namespaces: it could not open them itself."""
-        fds: dict[str, int] = dict(zip(_HANDED, handed, strict=False))
+        names = ("door",) if self._order.isolation == Isolation.LANDLOCK else _HANDED
+        fds: dict[str, int] = dict(zip(names, handed, strict=False))
         if self._order.isolation in (Isolation.NAMESPACES, Isolation.BUBBLEWRAP):
             own = self._order.isolation == Isolation.NAMESPACES
             path = "/proc/self/ns/pid_for_children" if own else f"/proc/{init}/ns/pid"
@@ -304,6 +305,8 @@ def _become_init(order: Order, plan: Plan, say: int, keeper: socket.socket) -> N
         # Becoming somebody else had cleared the death signal: a keeper that ended in between has hung up.
         if select.select([keeper], [], [], 0)[0]:
             os._exit(1)
+        if order.isolation == Isolation.LANDLOCK:
+            _leave_doorkeeper(keeper, environment, say)
         keeper.close()
         signals = {signal.SIGINT, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
@@ -325,6 +328,19 @@ def _hand_over(keeper: socket.socket) -> None:
     socket.send_fds(keeper, [b"n"], own)
     for fd in own:
         os.close(fd)
+
+
+def _leave_doorkeeper(keeper: socket.socket, environment: Mapping[str, str], say: int) -> None:
+    """Fork what lets judges in, and send the keeper the other end."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        socket.send_fds(keeper, [b"n"], [theirs.fileno()])
+        if os.fork() == 0:
+            keeper.close()
+            theirs.close()
+            os.close(say)
+            linux.die_with_parent()
+            door.keep(ours, environment)
 
 
 def _become_bubblewrap(order: Order, plan: Plan, environment: Mapping[str, str], work: str, say: int) -> NoReturn:

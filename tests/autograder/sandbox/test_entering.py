@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from autograder import session
-from autograder.judge import Court
+from autograder.judge import Court, JudgeError
+from tests.autograder.sandbox.student import await_until
 
 LEVELS = ["namespaces", "userns", "bubblewrap"]
 LOOK = """
@@ -53,9 +54,8 @@ def test_a_judge_is_where_its_student_is(enter, court, level, tmp_path, monkeypa
     source = source.replace("@inside", str(student.box.run_dir / "inside"))
     with court.judge(student.box.run_dir, box=student.box) as judge:
         spaces, uid, *rights, read, written, shared, names = look(judge, source)
-    assert spaces == student.value(
-        "{kind: __import__('os').readlink(f'/proc/self/ns/{kind}') for kind in %r}" % list(spaces)
-    )
+    asked = f"{{kind: __import__('os').readlink('/proc/self/ns/' + kind) for kind in {list(spaces)}}}"
+    assert spaces == student.value(asked)
     assert uid == student.value("__import__('os').getuid()")
     assert rights == ["0" * 16, "0" * 16, "1", "2"]
     assert (read, written, shared) == ("FileNotFoundError", "FileNotFoundError", True)
@@ -63,13 +63,17 @@ def test_a_judge_is_where_its_student_is(enter, court, level, tmp_path, monkeypa
     assert "COURSE_SECRET" not in names
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, "landlock"])
 def test_a_student_cannot_look_into_a_judge(enter, court, level):
     """It is seen, as the same user, and yet neither read nor traced; what it starts may be looked at."""
     student = enter(level)
     with court.judge(student.box.run_dir, box=student.box) as judge:
         judge_pid, child_pid = look(
-            judge, "import os, subprocess\nchild = subprocess.Popen(['sleep', '1000'])\nprint([os.getpid(), child.pid])"
+            judge,
+            "import os, subprocess\n"
+            "child = subprocess.Popen(['sh', '-c', 'echo; sleep 1000; :'], stdout=subprocess.PIPE)\n"
+            "child.stdout.readline()\n"
+            "print([os.getpid(), child.pid])",
         )
         looked = student.value(
             f"[__import__('os').access(f'/proc/{{pid}}/{{what}}', 4) for pid in ({judge_pid}, {child_pid})"
@@ -80,19 +84,55 @@ def test_a_student_cannot_look_into_a_judge(enter, court, level):
     assert traced == "-1\n"
 
 
-def test_a_judge_ends_with_its_box(enter, court):
-    """Its processes are the box's: none is left when the box has ended."""
-    student = enter()
+@pytest.mark.parametrize("level", ["namespaces", "landlock"])
+def test_a_judge_ends_with_its_box(enter, court, level):
+    """Its processes are the box's: what it has started is gone with it."""
+    student = enter(level)
     with court.judge(student.box.run_dir, box=student.box) as judge:
-        look(judge, "print(1)")
-        uid = student.box.uid
+        mark = str(student.box.run_dir / "mark")
+        look(judge, f"import subprocess, sys\nsubprocess.Popen(['sh', '-c', 'sleep 1000; : {mark}'])\nprint(1)")
+        assert marked(mark)
         student.box.kill()
-        left = [pid for pid in Path("/proc").glob("[0-9]*") if uid != os.getuid() and _owner(pid) == uid]
-    assert left == []
+        assert not marked(mark)
 
 
-def _owner(path: Path) -> int:
-    try:
-        return path.stat().st_uid
-    except OSError:
-        return -1
+@pytest.mark.parametrize("level", ["namespaces", "landlock"])
+def test_a_judge_that_is_ended_leaves_nothing(enter, court, level):
+    """A test that hangs is killed with what it had started; the box lives on and gets another judge."""
+    student = enter(level)
+    mark = str(student.box.run_dir / "mark")
+    source = f"import subprocess\nsubprocess.Popen(['sh', '-c', 'sleep 1000; : {mark}'])\nwhile True: pass"
+    with court.judge(student.box.run_dir, box=student.box) as judge, pytest.raises(JudgeError):
+        judge.run(session.Test(name="t", source=source, points=1.0, answers="/nowhere"), 2)
+    await_until(lambda: not marked(mark))
+    assert student.value("6 * 7") == 42
+    with court.judge(student.box.run_dir, box=student.box) as judge:
+        assert look(judge, "print(2)") == 2
+
+
+def test_a_judge_behind_a_door_reads_no_file_of_the_grader(enter, court, tmp_path):
+    """At level landlock it lives by the student's rules; the hidden checks came through the door."""
+    secret = tmp_path / "secret"
+    secret.write_text("a secret")
+    student = enter("landlock")
+    with court.judge(student.box.run_dir, modules=["autograder.checks.passport"], box=student.box) as judge:
+        source = f"""
+import json, pathlib
+from autograder.checks import passport
+def reads(path):
+    try: return pathlib.Path(path).read_text()[:1]
+    except OSError as error: return type(error).__name__
+print(json.dumps([reads(path) for path in ({str(secret)!r}, passport.__file__)]))
+"""
+        assert look(judge, source) == ["PermissionError"] * 2
+    assert student.run("from autograder.checks import passport").startswith(("PermissionError", "ModuleNotFound"))
+
+
+def marked(mark: str) -> list[str]:
+    """Return the processes of the host with this word in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                found.append(path.parent.name)
+    return found
