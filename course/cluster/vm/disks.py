@@ -209,7 +209,7 @@ def _mirror(node: Node, running: RunningVm, drive: Drive, target: Any, *, wanted
     name, job = running.node_of(drive.key), f"drive-{drive.key}"
     fresh = job if name != job else f"{job}-moved"
     try:
-        running.execute("blockdev-add", **target.layers(volume, fresh))
+        running.execute("blockdev-add", target.layers(volume, fresh))
         try:
             mirror(running, job, name, fresh, task)
             _complete(running, job, task)

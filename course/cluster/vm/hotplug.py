@@ -19,7 +19,7 @@ from .running import RunningVm
 if TYPE_CHECKING:
     from ..node import Node
 
-UNPLUG_S = 8
+UNPLUG_S = 5
 AT_ONCE = frozenset(
     (
         *("lock", "name", "onboot", "shares", "startup", "description", "protection", "vmstatestorage", "hookscript"),
@@ -140,13 +140,13 @@ class Plugger:
             if drive.flag("iothread"):
                 self.running.execute("object-add", **{"qom-type": "iothread", "id": f"iothread-{drive.key}"})
             if controller and not self._exists(commandline.qmp_arguments(controller)["id"]):
-                self.running.execute("device_add", **commandline.qmp_arguments(controller))
+                self.running.execute("device_add", commandline.qmp_arguments(controller))
             if not drive.is_empty:
                 tree = surroundings.medium(self.node, drive)
-                self.running.execute("blockdev-add", **tree)
+                self.running.execute("blockdev-add", tree)
                 added.append(str(tree["node-name"]))
             device = commandline.drive_device(self.values, drive)
-            self.running.execute("device_add", **commandline.qmp_arguments(device))
+            self.running.execute("device_add", commandline.qmp_arguments(device))
         except ClusterError:
             for name in added:
                 with contextlib.suppress(ClusterError):
@@ -174,7 +174,7 @@ class Plugger:
             self.running.execute("blockdev-remove-medium", id=drive.key)
             self.running.execute("blockdev-del", node_name=name)
         if not drive.is_empty:
-            self.running.execute("blockdev-add", **surroundings.medium(self.node, drive))
+            self.running.execute("blockdev-add", surroundings.medium(self.node, drive))
             self.running.execute("blockdev-insert-medium", id=drive.key, node_name=name)
         self.running.execute("blockdev-close-tray", id=drive.key)
 
@@ -194,9 +194,9 @@ class Plugger:
         if old is not None:
             self.unplug(card.key)
             self._drop_netdev(old)
-        self.running.execute("netdev_add", **surroundings.netdev(self.node, self.running.vmid, card))
+        self.running.execute("netdev_add", surroundings.netdev(self.node, self.running.vmid, card))
         try:
-            self.running.execute("device_add", **commandline.qmp_arguments(commandline.nic_device(card)))
+            self.running.execute("device_add", commandline.qmp_arguments(commandline.nic_device(card)))
         except ClusterError:
             self._drop_netdev(card)
             raise

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +79,16 @@ class RunningVm:
         """Return one of its sockets: qmp, vnc, serial0, qga, migrate, nbd."""
         return self.run / f"{self.vmid}.{suffix}"
 
-    def execute(self, command: str, /, *, timeout_s: float = 30, **arguments: Any) -> Any:
-        """Execute a QMP command; ``_`` in an argument's name is ``-``.
+    def execute(
+        self, command: str, arguments: Mapping[str, Any] | None = None, /, *, timeout_s: float = 30, **keywords: Any
+    ) -> Any:
+        """Execute a QMP command; ``_`` in a keyword's name is ``-``, `arguments` are taken as they are.
 
         Raises:
             ClusterError: QEMU refuses it or is gone; the words are Proxmox VE's.
         """
         try:
-            return self.machine.execute(command, timeout_s=timeout_s, **arguments)
+            return self.machine.execute(command, arguments, timeout_s=timeout_s, **keywords)
         except ExecuteError as error:
             raise ClusterError(f"VM {self.vmid} qmp command '{command}' failed - {error}") from error
         except MachineGone as error:
