@@ -33,7 +33,7 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x0002_0000, 0x0400_0000, 0x0800_0000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x1000_0000, 0x2000_0000, 0x4000_0000
 ALL = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
 
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 1 << 18
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
 _PR_SET_PDEATHSIG = 1
 _REFUSED = 125
@@ -73,43 +73,60 @@ def available() -> bool:
         return False
 
 
-def _libc() -> ctypes.CDLL:
+def libc() -> ctypes.CDLL:
+    """Return the C library, with its errno."""
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _checked(result: int) -> None:
+def checked(result: int) -> None:
+    """Raise the error that a system call left.
+
+    Raises:
+        OSError: its result is not 0.
+    """
     if result:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
+def mount(source: str, target: str, kind: str | None, flags: int) -> None:
+    """Mount a file system, or change a mount.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
     encoded = kind.encode() if kind else None
-    _checked(_libc().mount(source.encode(), target.encode(), encoded, ctypes.c_ulong(flags), None))
+    checked(libc().mount(source.encode(), target.encode(), encoded, ctypes.c_ulong(flags), None))
 
 
-def _enter_namespaces() -> None:
+def enter_namespaces() -> None:
+    """Move this process into new namespaces of all kinds, as their root."""
     uid, gid = os.getuid(), os.getgid()
-    _checked(_libc().unshare(ALL))
+    checked(libc().unshare(ALL))
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - one write, as the kernel wants it
             file.write(text)
 
 
 def _become(hostname: str, argv: Sequence[str]) -> None:
-    _checked(_libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
-    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    checked(libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     socket.sethostname(hostname)
+    loopback_up()
+    os.execvp(argv[0], list(argv))  # noqa: S606 - the program that was asked for
+
+
+def loopback_up() -> None:
+    """Switch this namespace's 127.0.0.1 on."""
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING))
-    os.execvp(argv[0], list(argv))  # noqa: S606 - the program that was asked for
 
 
 def main(hostname: str, argv: Sequence[str]) -> int:
     """Make the container and return the exit status of its first process."""
     try:
-        _enter_namespaces()
+        enter_namespaces()
         pid = os.fork()
         if pid == 0:
             _become(hostname, argv)

@@ -49,7 +49,7 @@ def build(kernel: Kernel, busybox: Path) -> bytes:
         archive.directory(directory, 0o1777 if directory == "tmp" else 0o755)
     archive.character_device("dev/console", 5, 1)
     archive.file("bin/busybox", busybox.read_bytes(), 0o755)
-    for applet in _applets(busybox):
+    for applet in applets(busybox):
         if applet != "bin/busybox":
             archive.symlink(applet, "/bin/busybox")
     for path in _scripts():
@@ -99,7 +99,7 @@ def is_static_x86(path: Path) -> bool:
     return machine == _ELF_X86_64[1] and _PT_INTERP not in kinds
 
 
-def _applets(busybox: Path) -> list[str]:
+def applets(busybox: Path) -> list[str]:
     """Return where busybox wants its links, such as ``bin/ls`` and ``sbin/init``.
 
     A host of another CPU cannot ask it; then only the shell gets its link, and ``/init`` makes the others at boot.
