@@ -404,6 +404,13 @@ def _build_folders(order: Order, plan: Plan) -> tuple[dict[str, str], str]:
         (home / name).mkdir(parents=True, exist_ok=True)
     (home / "site" / "course").symlink_to(course)
     copy_submission(order.work, str(home / "work"))
+    cache = Path(plan.cache)
+    if order.isolation == Isolation.LANDLOCK and cache.is_dir():  # the host's, which may only be read there
+        cache = home / "cache"
+        for entry, _ in plan.links():
+            link = cache / Path(entry).relative_to(plan.cache)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(entry)
     if order.uid:
         for folder, folders, files in os.walk(home):
             for name in (".", *folders, *files):
@@ -411,6 +418,7 @@ def _build_folders(order: Order, plan: Plan) -> tuple[dict[str, str], str]:
     environment = plan.environment()
     places = [str(home / "site"), *(p for p in sys.path if p and Path(p) != course.parent)]
     own = {"HOME": str(home), "TMPDIR": str(home / "tmp"), "IPYTHONDIR": str(home / ".ipython")}
+    own["COURSE_CACHE"] = str(cache)
     return {**environment, **own, "PYTHONPATH": os.pathsep.join(places)}, str(home / "work")
 
 
