@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...error import ClusterError, ParameterError
+from ..ha import hooks
 from ..options import VM_OPTIONS
 from ..tasks import Task
 from ..vm import incoming, lifecycle, ram, rights, status
@@ -67,8 +68,8 @@ def start(call: Call) -> Any:
     if values.get("migratedfrom"):
         return _task(call, "qmstart", lambda task: incoming.start(node, values, task))
     _require(call)
-    if managed := _through_ha(call, "start"):
-        return managed
+    if (upid := hooks.instead(call, "start", values["vmid"])) is not None:
+        return upid
     return _task(
         call,
         "qmstart",
@@ -76,22 +77,6 @@ def start(call: Call) -> Any:
             node, values["vmid"], task.log, skiplock=bool(values.get("skiplock")), machine=values.get("machine")
         ),
     )
-
-
-def _through_ha(call: Call, wish: str) -> str | None:
-    """Hand a start or stop to high availability when it manages the machine and the caller is not its own service."""
-    vmid = call.values["vmid"]
-    if not status.ha_state(call.node, vmid).get("managed"):
-        return None
-    request = getattr(call.node.ha, "request", None)
-    if request is None or call.more.get("ha"):
-        return None
-
-    def work(task: Task) -> None:
-        task.log(f"Requesting HA {wish} for VM {vmid}")
-        request(f"vm:{vmid}", wish)
-
-    return call.task(f"ha{wish}", vmid, work)
 
 
 @endpoint(
@@ -113,8 +98,8 @@ def stop(call: Call) -> Any:
     if values.get("migratedfrom"):
         return _task(call, "qmstop", lambda task: incoming.abandon(node, values["vmid"], task.log))
     _require(call)
-    if managed := _through_ha(call, "stop"):
-        return managed
+    if (upid := hooks.instead(call, "stop", values["vmid"])) is not None:
+        return upid
     return _task(
         call,
         "qmstop",
@@ -144,8 +129,8 @@ def shutdown(call: Call) -> Any:
     running = node.guests.get(values["vmid"])
     if running is not None and running.qmpstatus == "paused" and not values.get("forceStop"):
         raise ClusterError("VM is paused - cannot shutdown")
-    if managed := _through_ha(call, "stop"):
-        return managed
+    if (upid := hooks.instead(call, "shutdown", values["vmid"], timeout_s=values.get("timeout"))) is not None:
+        return upid
     return _task(
         call,
         "qmshutdown",

@@ -14,6 +14,7 @@ from ...machine import qemu
 from ..config import files
 from ..config.guest import GuestConfig, Section
 from ..config.users import UserConfig
+from ..ha import hooks
 from ..storage import of_volume, storages
 from . import allocation, hardware
 
@@ -140,15 +141,9 @@ def assert_removable(node: Node, vmid: int, config: GuestConfig, *, skiplock: bo
         config.assert_unlocked()
     if hardware.flag(config.current.values, "protection"):
         raise ClusterError(f"can't remove VM {vmid} - protection mode enabled")
-    if not purge and uses(node.state.read("ha/resources.cfg"), rf"(?m)^vm: {vmid}$"):
-        raise ClusterError(f"unable to remove VM {vmid} - used in HA resources and purge parameter not set.")
+    hooks.refuse_destroy(node, vmid, purge=purge)
     if node.guests.is_running(vmid):
         raise ClusterError(f"VM {vmid} is running - destroy failed")
-
-
-def uses(text: str, pattern: str) -> bool:
-    """Say whether a file names something."""
-    return re.search(pattern, text) is not None
 
 
 def destroy(
@@ -231,10 +226,7 @@ def remove_volume(node: Node, vmid: int, volume: str, log: Log) -> None:
 
 def _purge(node: Node, vmid: int) -> None:
     """Take a machine out of high availability and of backup jobs."""
-    ha = node.state.read("ha/resources.cfg")
-    kept = re.sub(rf"(?m)^vm: {vmid}\n(?:[ \t]+.*\n)*\n?", "", ha)
-    if kept != ha:
-        node.state.write("ha/resources.cfg", kept)
+    hooks.purge(node, vmid)
     jobs = node.state.read("jobs.cfg")
 
     def without(found: re.Match[str]) -> str:

@@ -8,8 +8,6 @@ The source starts it by a call (``stateuri=unix``) and reads in the task's log w
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -118,12 +116,6 @@ def _serve(running: RunningVm, made: Mapping[str, str], log: Log) -> None:
         log(f"{STORAGE_LISTENS}{path}:exportname={node_name} volume:{drive.text()}")
 
 
-def finish_storage(running: RunningVm) -> None:
-    """Stop serving volumes: the source has written all."""
-    with contextlib.suppress(ClusterError):
-        running.execute("nbd-server-stop")
-
-
 def _forget(node: Node, vmid: int, made: Mapping[str, str], log: Log) -> None:
     """End the waiting machine, and remove its new volumes."""
     running = node.guests.get(vmid)
@@ -148,16 +140,3 @@ def abandon(node: Node, vmid: int, log: Log) -> None:
         if drive.has_volume and drive.volume in running.made_volumes
     }
     _forget(node, vmid, made, log)
-
-
-def wait_until_running(running: RunningVm, timeout_s: float = 60) -> None:
-    """Wait until the guest has arrived.
-
-    Raises:
-        ClusterError: it did not.
-    """
-    end = time.monotonic() + timeout_s
-    while running.qmpstatus == "inmigrate":
-        if time.monotonic() > end:
-            raise ClusterError("timeout waiting for the incoming migration")
-        time.sleep(0.02)

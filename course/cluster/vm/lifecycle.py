@@ -327,8 +327,21 @@ def _resume(node: Node, running: RunningVm) -> None:
     status = running.qmpstatus
     if status in ("shutdown", "internal-error", "guest-panicked"):
         running.execute("system_reset")
+    arrived = running.incoming
     running.execute("cont")
     running.incoming = False
+    if arrived:
+        _settle(running)
+
+
+def _settle(running: RunningVm) -> None:
+    """End what served a migration, and tell the network where the guest is now."""
+    running.made_volumes.clear()
+    running.started = time.time()
+    with contextlib.suppress(ClusterError):
+        running.execute("nbd-server-stop")
+    with contextlib.suppress(ClusterError):
+        running.execute("announce-self", initial=50, max=550, rounds=5, step=100)
 
 
 def widen(node: Node, running: RunningVm) -> None:
