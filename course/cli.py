@@ -1,4 +1,4 @@
-"""The command line: ``course lab | probe | doctor | guest build | build | publish``."""
+"""The command line: ``course lab | probe | doctor | guest build | cluster | build | publish``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from .cluster.cli import cluster_app
 from .error import CourseError
 
 FAILED = 2
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 guest_app = typer.Typer(no_args_is_help=True, help="The guests' images.")
 app.add_typer(guest_app, name="guest")
+app.add_typer(cluster_app, name="cluster")
 
 
 @app.command()

@@ -94,6 +94,34 @@ def fingerprint(certificate: str) -> str:
     return ":".join(digest[n : n + 2] for n in range(0, len(digest), 2))
 
 
+def describe(certificate: str) -> dict[str, Any]:
+    """Return what a certificate says, as the API answers it."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    found = x509.load_pem_x509_certificate(certificate.encode())
+    key = found.public_key()
+    described: dict[str, Any] = {
+        "fingerprint": fingerprint(certificate),
+        "issuer": _path(found.issuer),
+        "subject": _path(found.subject),
+        "notbefore": int(found.not_valid_before_utc.timestamp()),
+        "notafter": int(found.not_valid_after_utc.timestamp()),
+        "pem": certificate,
+        "public-key-type": "id-ecPublicKey",
+        "public-key-bits": key.key_size if isinstance(key, ec.EllipticCurvePublicKey) else 0,
+    }
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return described
+    return described | {"san": [str(name.value) for name in names]}
+
+
+def _path(name: Any) -> str:
+    return "".join(f"/{attribute.rfc4514_string()}" for attribute in name)
+
+
 def _name(unit: str, common: str) -> Any:
     from cryptography import x509  # noqa: PLC0415
     from cryptography.x509.oid import NameOID  # noqa: PLC0415

@@ -111,6 +111,11 @@ def address_of(node: str) -> str:
     return f"10.0.0.{NODES.index(node) + 1}"
 
 
+def host_address(node: str) -> str:
+    """Return the address of a node's network card."""
+    return f"BC:24:11:00:00:{NODES.index(node) + 1:02X}"
+
+
 def _corosync(state: State, settings: Settings) -> str:
     """Write what corosync would read: the nodes and their votes."""
     words = "  node {{\n    name: {}\n    nodeid: {}\n    quorum_votes: 1\n    ring0_addr: {}\n  }}\n"

@@ -62,6 +62,10 @@ class Hardware:
         """Cut a node's power and switch it on again."""
         self.ask("reset", node=node)
 
+    def shutdown(self, node: str, *, again: bool = False) -> None:
+        """Ask a node to shut down in order; `again`: and switch it on afterwards. Does not wait for it."""
+        self.ask("shutdown", node=node, again=again)
+
     def plug(self, node: str, plugged: bool) -> None:
         """Put a node's network cable in or out."""
         self.ask("plug", node=node, plugged=plugged)

@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -115,6 +114,14 @@ def timezone() -> str:
     return target.partition("zoneinfo/")[2] or "UTC"
 
 
-def hostname() -> str:
-    """Return the host's own name."""
-    return socket.gethostname()
+def loads() -> tuple[float, float, float]:
+    """Return the host's load of the last 1, 5 and 15 minutes."""
+    return os.getloadavg()
+
+
+def read(path: str | Path) -> str:
+    """Return a file of the host; nothing where there is none."""
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""

@@ -55,6 +55,7 @@ class Slot:
         said: what it said so far.
         deadline: when its watchdog resets it, on the monotonic clock.
         on_at: when it is switched on again.
+        again: whether it is switched on when it has shut down.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Slot:
     said: bytes = b""
     deadline: float | None = None
     on_at: float | None = None
+    again: bool = False
 
     @property
     def ready(self) -> bool:
@@ -197,6 +199,8 @@ class Rack:
             return False
         slot.pid, slot.deadline = 0, None
         self._hang_up(slot)
+        if slot.again:
+            slot.again, slot.on_at = False, time.monotonic()
         return True
 
     def reset(self, name: str, after_s: float = 0) -> None:
@@ -206,6 +210,14 @@ class Rack:
             self.on(name)
         elif after_s > 0:
             self.slots[name].on_at = time.monotonic() + after_s
+
+    def shutdown(self, name: str, again: bool) -> None:
+        """Ask a node to end; if it takes too long, its power is cut."""
+        slot = self.slots[name]
+        if slot.pid:
+            slot.again = again
+            slot.deadline = time.monotonic() + SHUTDOWN_S
+            os.kill(slot.pid, signal.SIGTERM)
 
     def plug(self, name: str, plugged: bool) -> None:
         """Put a network cable in or out."""
@@ -264,9 +276,14 @@ class Rack:
         now = time.monotonic()
         for slot in self.slots.values():
             if slot.deadline is not None and slot.deadline <= now:
-                self.reset(slot.name, self.settings.reboot_s or 0.001)
+                self._overdue(slot)
             if slot.on_at is not None and slot.on_at <= now:
                 self.on(slot.name)
+
+    def _overdue(self, slot: Slot) -> None:
+        """Cut the power of a node whose watchdog barked, or that does not shut down."""
+        again, slot.again = slot.again, False
+        self.reset(slot.name, 0.001 if again else self.settings.reboot_s or 0.001)
 
     def _accept(self) -> None:
         connection, _ = self._control.accept()
@@ -299,6 +316,8 @@ class Rack:
                 self.on(name)
             case "off":
                 self.off(name)
+            case "shutdown":
+                self.shutdown(name, bool(asked.get("again")))
             case "reset":
                 self.reset(name)
             case "plug":

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+COUNTERS = ("netin", "netout", "diskread", "diskwrite")
+"""What counts up: kept as so much per second."""
 STEPS = {"hour": 60, "day": 1800, "week": 10800, "month": 43200, "year": 604800}
 POINTS = 70
 
@@ -32,6 +34,7 @@ class Rrd:
 
     def __init__(self) -> None:
         self._series: dict[str, dict[str, list[_Point]]] = {}
+        self._counts: dict[str, tuple[float, dict[str, float]]] = {}
         self._lock = threading.Lock()
 
     def add(self, key: str, values: Mapping[str, Any], now: float | None = None) -> None:
@@ -45,6 +48,7 @@ class Rrd:
         moment = time.time() if now is None else now
         numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
         with self._lock:
+            numbers = self._rates(key, numbers, moment)
             series = self._series.setdefault(key, {})
             for frame, step in STEPS.items():
                 points = series.setdefault(frame, [])
@@ -57,6 +61,18 @@ class Rrd:
                 for name, number in numbers.items():
                     point.sums[name] = point.sums.get(name, 0.0) + number
                     point.tops[name] = max(point.tops.get(name, number), number)
+
+    def _rates(self, key: str, numbers: dict[str, float], moment: float) -> dict[str, float]:
+        """Return what was measured with counters as so much per second; one that began anew has none yet."""
+        counts = {name: numbers[name] for name in COUNTERS if name in numbers}
+        before, old = self._counts.get(key, (moment, {}))
+        self._counts[key] = (moment, counts)
+        rest = {name: number for name, number in numbers.items() if name not in counts}
+        seconds = moment - before
+        for name, count in counts.items():
+            if seconds > 0 and count >= old.get(name, count + 1):
+                rest[name] = (count - old[name]) / seconds
+        return rest
 
     def data(self, key: str, timeframe: str, cf: str = "AVERAGE") -> list[dict[str, float]]:
         """Return a series.

@@ -297,10 +297,8 @@ class State:
         with self.lock("vmlist"), self._bare():
             place = self.guests().get(vmid)
             if place is not None:
-                raise ClusterError(
-                    f"unable to create {'CT' if kind == 'lxc' else 'VM'} {vmid} - "
-                    f"{'CT' if place.kind == 'lxc' else 'VM'} {vmid} already exists on node '{place.node}'"
-                )
+                words = f"{'CT' if place.kind == 'lxc' else 'VM'} {vmid} already exists on node '{place.node}'"
+                raise ClusterError(words if kind == "lxc" else f"unable to create VM {vmid} - {words}")
             self.save_guest(node, kind, vmid, config)
 
     def move_guest(self, vmid: int, target: str) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import host
 from .config import files
-from .rrd import Rrd
+from .rrd import COUNTERS, Rrd
 
 if TYPE_CHECKING:
     from .node import Node
@@ -51,6 +51,7 @@ class Statistics:
         self._log_number = 0
         self._log_lock = threading.Lock()
         self._saved = 0.0
+        self._remembered: dict[str, float] = {}
 
     def start(self) -> None:
         """Look at once, then now and then."""
@@ -127,12 +128,17 @@ class Statistics:
         return self._node.disk / "rrd.json"
 
     def _remember(self, found: dict[str, Any]) -> None:
-        """Add what was seen to the series."""
+        """Add what was seen to the series, here and on the other nodes, so that each can tell of all."""
         now = found["time"]
-        self.rrd.add(f"node/{self._node.name}", found["node"], now)
-        for entry in found["entries"]:
-            if "id" in entry:
-                self.rrd.add(entry["id"], entry, now)
+        for node in self._node.state.nodes:
+            said = found if node == self._node.name else self.of(node)
+            if said.get("time", 0) <= self._remembered.get(node, 0):
+                continue
+            self._remembered[node] = said["time"]
+            self.rrd.add(f"node/{node}", _node_series(said["node"]), said["time"])
+            for entry in said["entries"]:
+                if "id" in entry:
+                    self.rrd.add(entry["id"], _entry_series(entry), said["time"])
         if now - self._saved > SAVE_RRD_S:
             self._saved = now
             with contextlib.suppress(OSError):
@@ -173,3 +179,28 @@ class Statistics:
                     entries.append({**entry, "id": f"{entry['uid']}:{node}"})
         entries.sort(key=lambda entry: (entry["time"], entry["uid"]), reverse=True)
         return entries[:limit]
+
+
+def _node_series(said: dict[str, Any]) -> dict[str, Any]:
+    """Return what a node said under the names of its series."""
+    names = {
+        "cpu": "cpu",
+        "maxcpu": "maxcpu",
+        "wait": "iowait",
+        "loadavg": "loadavg",
+        "mem": "memused",
+        "maxmem": "memtotal",
+        "disk": "rootused",
+        "maxdisk": "roottotal",
+        "swapused": "swapused",
+        "swaptotal": "swaptotal",
+    }
+    return {name: said[key] for key, name in names.items() if key in said}
+
+
+def _entry_series(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what was said of a guest or a storage under the names of its series."""
+    if entry.get("type") == "storage":
+        return {"used": entry.get("disk"), "total": entry.get("maxdisk")}
+    wanted = ("cpu", "maxcpu", "mem", "maxmem", "disk", "maxdisk", *COUNTERS)
+    return {name: entry.get(name) for name in wanted}

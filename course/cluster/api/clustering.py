@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import properties
 from ..foundation import address_of, cluster_name
 from ..vmid import next_free
 from .common import ALL, VMID, Call, Parameter, endpoint, number, perm
@@ -53,7 +54,9 @@ def status(call: Call) -> Any:
 )
 def nextid(call: Call) -> Any:
     """Return a number that no guest has; as text, as a real one does."""
-    return str(next_free(call.node.state.guests(), call.values.get("vmid")))
+    bounds = properties.parse(call.node.state.datacenter().get("next-id", ""), {})
+    limits = {name: int(value) for name, value in bounds.items() if name in ("lower", "upper")}
+    return str(next_free(call.node.state.guests(), call.values.get("vmid"), **limits))
 
 
 @endpoint("GET", "/cluster/log", parameters={"max": number(1)}, permissions=ALL)
