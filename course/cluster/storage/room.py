@@ -101,6 +101,11 @@ def _used(root: Path, fresh: bool) -> int:
     return total
 
 
+def taken(folder: Path) -> int:
+    """Return how many bytes the files of a directory take."""
+    return sum(_charges(folder))
+
+
 def _charges(folder: Path) -> Iterator[int]:
     """Yield what each file of a directory takes."""
     try:

@@ -126,7 +126,7 @@ def place(section: TypedSection, state: Path, node: str) -> Path:
         raise ClusterError(f"storage type '{section.kind}' is not supported by this lab")
     path = section.values.get("path") or f"{MOUNTS}/{section.name}"
     parts = _parts(path)
-    if Path(path).is_relative_to(state):
+    if Path(path).is_relative_to(state / "shared"):
         return Path(path)
     if section.flag("shared") or section.kind != "dir":
         return state / "shared" if path.rstrip("/") == SHARED_PATH else state.joinpath("mounts", *parts)
