@@ -46,7 +46,7 @@ class Node:
         rack: asks the hardware for something; None where there is none, as in a layer's own tests.
 
     Attributes:
-        guests, fabric, ha, storage, containers: parts that the layers attach.
+        guests, fabric, ha, storage, containers, consoles: parts that the layers attach.
     """
 
     guests: Any = None
@@ -54,6 +54,7 @@ class Node:
     ha: Any = None
     storage: Any = None
     containers: Any = None
+    consoles: Any = None
 
     def __init__(
         self,

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 def attach(node: Node) -> None:
     """Give a node its registry of running machines."""
     from . import status  # noqa: PLC0415 - the layer is loaded when a node wants it
+    from .console import Consoles  # noqa: PLC0415 - likewise
     from .running import Guests  # noqa: PLC0415 - likewise
 
     node.guests = Guests(node)
+    node.consoles = Consoles()
     node.statistics.sources.append(lambda: status.resources(node))
 
 
