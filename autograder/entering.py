@@ -91,8 +91,10 @@ def _enter_those_of(pid: int) -> None:
     """Enter the other namespaces of a process that is in the user namespace just entered: only now may we open them."""
     from .sandbox import linux  # noqa: PLC0415
 
-    others = [kind for kind in _KINDS if kind not in ("user", "pid")]
-    for fd in [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in others]:
+    kinds = [kind for kind in (*_KINDS, "cgroup", "time") if kind not in ("user", "pid")]
+    theirs = {Path(f"/proc/{pid}/ns/{kind}"): Path(f"/proc/self/ns/{kind}") for kind in kinds}
+    others = [path for path, own in theirs.items() if path.exists() and path.readlink() != own.readlink()]
+    for fd in [os.open(path, os.O_RDONLY) for path in others]:
         linux.setns(fd, 0)
         os.close(fd)
 

@@ -23,7 +23,7 @@ def reads(path):
 def writes(path):
     try: return bool(pathlib.Path(path).write_text("x"))
     except OSError as error: return type(error).__name__
-spaces = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("user", "mnt", "net", "ipc", "uts", "pid")}
+spaces = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in "user mnt net ipc uts pid cgroup".split()}
 print(json.dumps([spaces, os.getuid(), status["CapPrm"], status["CapEff"], status["NoNewPrivs"], status["Seccomp"],
                   reads("@secret"), writes("@outside"), writes("@inside"), sorted(os.environ)]))
 """
