@@ -9,4 +9,5 @@ def pytest_terminal_summary(terminalreporter):
     """What the run has to say besides pytest's own summary."""
     summary.answers(terminalreporter)
     summary.vectors(terminalreporter)
+    summary.calls(terminalreporter)
     second_try.second_tries(terminalreporter)

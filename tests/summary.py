@@ -39,3 +39,30 @@ def vectors(terminalreporter):
     terminalreporter.section("vectors that others wrote")
     for what, held, total in sorted(lines):
         terminalreporter.write_line(f"{what:48} {held:4} of {total:4}")
+
+
+def calls(terminalreporter):
+    """How many calls of the Proxmox VE API there are, by tier, and how many gave answers that fit its schema."""
+    known: dict[str, tuple[int, bool]] = {}
+    answered: set[str] = set()
+    for outcome, reports in terminalreporter.stats.items():
+        for report in reports if outcome != "rerun" else ():
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "answered" and report.when == "teardown" and outcome != "error":
+                    answered.update(value)
+                elif name == "calls":
+                    known.update({call: (tier, there) for call, tier, there in value})
+    if not known:
+        return
+    terminalreporter.section("calls of the Proxmox VE API")
+    for tier in sorted({tier for tier, _ in known.values()}):
+        own = {call: there for call, (there_tier, there) in known.items() if there_tier == tier}
+        there = {call for call, implemented in own.items() if implemented}
+        title = f"tier {tier}" if tier else "others"
+        valid = len(there & answered)
+        terminalreporter.write_line(
+            f"{title:8} implemented {len(there):4} of {len(own):4}, answers valid {valid:4}, not implemented "
+            f"{len(own) - len(there):4}"
+        )
+        for call in sorted(own.keys() - there) if tier else ():
+            terminalreporter.write_line(f"         not implemented: {call}")

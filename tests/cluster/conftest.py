@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from course.cluster.lab import Cluster
+from tests.cluster.answers import Watcher
 
 ROOT = Path(__file__).resolve().parents[2]
 BESIDE = ROOT.parent / "shared" / "pve"
@@ -69,3 +71,24 @@ def lab() -> Iterator[Cluster]:
 def api(lab: Cluster) -> Any:
     """The lab's API as root@pam, by proxmoxer."""
     return lab.api()
+
+
+@pytest.fixture(autouse=True)
+def answers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compare each answer that a test gets from the lab with the official schema, where it is there."""
+    folder = Path(os.environ.get("COURSE_PVE_DATA") or BESIDE)
+    if not (folder / "apidoc-8.1.json").is_file() or "lab" not in request.fixturenames:
+        yield
+        return
+    watcher = Watcher(request.getfixturevalue("schema"))
+    send = requests.Session.send
+
+    def watched(self: requests.Session, prepared: requests.PreparedRequest, **options: Any) -> requests.Response:
+        answer = send(self, prepared, **options)
+        watcher.see(answer)
+        return answer
+
+    monkeypatch.setattr(requests.Session, "send", watched)
+    yield
+    request.node.user_properties.append(("answered", sorted(watcher.answered)))
+    assert not watcher.wrong, "answers that the official schema does not allow:\n" + "\n".join(watcher.wrong[:20])

@@ -40,9 +40,8 @@ SERVICES = {
     "systemd-timesyncd": "Network Time Synchronization",
 }
 """What a node of Proxmox VE runs, under systemd's names."""
-LIVING = frozenset(
-    "corosync pve-cluster pve-firewall pve-ha-crm pve-ha-lrm pvedaemon pveproxy pvescheduler pvestatd".split()
-)
+LIVING = SERVICES.keys() - {"chrony", "cron", "ksmtuned", "postfix", "pvefw-logger", "spiceproxy", "sshd", "syslog"}
+LIVING -= {"systemd-journald", "systemd-timesyncd"}
 """Those whose work a node of the lab does, all in one process."""
 _SERVICE = {**_NODE, "service": Parameter(enum=tuple(SERVICES))}
 
