@@ -28,6 +28,7 @@ class Settings:
         ha_tick_s: how often the HA services look.
         fence_delay_s: how long a node without quorum goes on before its watchdog cuts its power.
         reboot_s: how long a node is off after its watchdog cut its power; negative: it stays off.
+        containers: what they are: ``namespaces``, ``guest`` (a small virtual machine each), or ``auto``: whichever works.
         upload_limit_bytes: the largest upload.
         thin_pool_bytes: size of each node's thin pool ``local-lvm``.
     """
@@ -42,6 +43,7 @@ class Settings:
     ha_tick_s: float = 10.0
     fence_delay_s: float = 60.0
     reboot_s: float = 5.0
+    containers: str = "auto"
     upload_limit_bytes: int = 8 << 30
     thin_pool_bytes: int = 16 << 30
 

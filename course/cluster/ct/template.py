@@ -14,7 +14,22 @@ from ...guest import cache, initramfs
 
 NAME = "lab-busybox_1.0-1_amd64.tar.gz"
 _FORMAT = 1
-_FOLDERS = ("bin", "dev", "etc", "etc/init.d", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin", "var")
+_FOLDERS = (
+    "bin",
+    "dev",
+    "etc",
+    "etc/init.d",
+    "proc",
+    "root",
+    "run",
+    "sbin",
+    "sys",
+    "tmp",
+    "usr",
+    "usr/bin",
+    "usr/sbin",
+    "var",
+)
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
@@ -25,7 +40,7 @@ _FILES = {
     "etc/profile": "export PS1='\\h:\\w\\$ '\n",
 }
 _SCRIPTS = {
-    "etc/init.d/rcS": "#!/bin/sh\n[ -x /etc/rc.local ] && /etc/rc.local\necho \"$(hostname) is up\"\n",
+    "etc/init.d/rcS": '#!/bin/sh\n[ -x /etc/rc.local ] && /etc/rc.local\necho "$(hostname) is up"\n',
     "etc/init.d/rcK": '#!/bin/sh\necho "$(hostname) goes down"\n',
 }
 
