@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable
 
 from ..error import ClusterError
+from ..network import icmp
+from ..network.rules import ports, protocol_number, span
 from .calendar import CalendarEvent
 from .config.users import NAME, POOL, TOKEN, USER
 from .roles import PRIVILEGES_8_4
@@ -79,6 +81,61 @@ def _mac(value: str) -> str | None:
     return "value does not look like a valid unicast MAC address"
 
 
+def _firewall_address(value: str) -> str | None:
+    """The source or destination of a rule: a set, an alias, a span, or a list of one version."""
+    if re.fullmatch(r"\+\S+|(?:dc/|guest/)?[A-Za-z][A-Za-z0-9\-_]+", value):
+        return None
+    parts = value.split(",")
+    if "" in parts:
+        return "extraneous commas in list"
+    try:
+        versions = {span(part)[0] for part in parts}
+    except ValueError as error:
+        return f"invalid IP address: {error}"
+    if len(versions) > 1:
+        return f"detected mixed ipv4/ipv6 addresses in address list '{value}'"
+    return "you can't use a range in a list" if len(parts) > 1 and "-" in value else None
+
+
+def _firewall_ports(value: str) -> str | None:
+    try:
+        ports(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _firewall_target(value: str) -> str | None:
+    """The destination ports of a rule, or a kind of ICMP, which stands in the same place."""
+    return None if value in icmp.V4 or value in icmp.V6 or value == icmp.ANY else _firewall_ports(value)
+
+
+def _protocol(value: str) -> str | None:
+    try:
+        protocol_number(value)
+    except ValueError:
+        return f"unknown protocol '{value}'"
+    return None
+
+
+def _address_or_network(value: str, *, alias: bool = False) -> str | None:
+    if alias and re.fullmatch(r"(?:dc/|guest/)?[A-Za-z][A-Za-z0-9\-_]+", value):
+        return None
+    try:
+        ipaddress.ip_interface(value)
+    except ValueError:
+        return "value does not look like a valid IP address or CIDR network"
+    return None
+
+
+def _mask(value: str) -> str | None:
+    try:
+        ipaddress.IPv4Network(f"0.0.0.0/{value}")
+    except ValueError:
+        return f"value '{value}' does not look like a valid IPv4 netmask"
+    return None
+
+
 def _drive_volume(value: str) -> str | None:
     """A volume, a path of the node, an empty drive, or ``storage:GiB`` for a new one."""
     if value in ("none", "cdrom") or value.startswith("/"):
@@ -125,6 +182,21 @@ FORMATS: dict[str, Format] = {
     "ip": _address(None, "value does not look like a valid IP address"),
     "ipv4": _address(4, "value does not look like a valid IPv4 address"),
     "ipv6": _address(6, "value does not look like a valid IPv6 address"),
+    "ipv4mask": _mask,
+    "IPorCIDR": _address_or_network,
+    "IPorCIDRorAlias": lambda value: _address_or_network(value, alias=True),
+    "pve-fw-addr-spec": _firewall_address,
+    "pve-fw-sport-spec": _firewall_ports,
+    "pve-fw-dport-spec": _firewall_target,
+    "pve-fw-protocol-spec": _protocol,
+    "pve-fw-icmp-type-spec": lambda value: (
+        None
+        if value in icmp.V4 or value in icmp.V6 or value in ("", icmp.ANY)
+        else f"invalid icmp-type value '{value}'"
+    ),
+    "pve-fw-conntrack-helper": _pattern(
+        r"(?:(?:amanda|ftp|irc|netbios-ns|pptp|sane|sip|snmp|tftp)(?:,|$))*", "unknown helper {}"
+    ),
     "CIDR": _network(None, "value does not look like a valid CIDR network"),
     "CIDRv4": _network(4, "value does not look like a valid IPv4 network"),
     "CIDRv6": _network(6, "value does not look like a valid IPv6 network"),

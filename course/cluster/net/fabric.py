@@ -275,7 +275,7 @@ class Fabric:
     def _from_guest(self, key: tuple[int, int], frame: bytes, now: float) -> None:
         plugged = self._plugged.get(key)
         switch = self.switches.get(plugged.card.bridge) if plugged else None
-        if plugged is not None and switch is not None:
+        if plugged is not None and switch is not None and plugged.port.name in switch.ports:
             switch.receive(plugged.port, frame, now)
             self._answer(now)
 

@@ -197,7 +197,7 @@ class Levels:
         kept = self._read.get(name)
         if kept is not None and kept[0] == stamp:
             return kept[1]
-        found = _readable(files.read(self._folder / name), lambda words: self._warn(f"{name}: {words}"))
+        found = readable(files.read(self._folder / name), lambda words: self._warn(f"{name}: {words}"))
         self._read[name] = (stamp, found)
         return found
 
@@ -335,7 +335,7 @@ def _policy(options: Mapping[str, str], name: str, default: str) -> Action:
     return _ACTIONS.get(options.get(name, "").upper(), _ACTIONS[default])
 
 
-def _readable(text: str, warn: Callable[[str], None]) -> Firewall:
+def readable(text: str, warn: Callable[[str], None] = lambda words: None) -> Firewall:
     """Read a file without the lines that cannot be read."""
     lines = text.split("\n")
     while True:
