@@ -1,9 +1,9 @@
 """Remember what became of a submission, so that nothing is executed twice.
 
 The outcome of an execution depends on the cells (tests included), the instructor's notebook, the files handed in with
-it, the course's own code, the Python packages, QEMU, and how the answers were kept apart. All of it goes into a SHA-256
-key; the outputs and verdicts lie under that key below ``autograder/work/cache``. Change any of it and the key changes:
-an entry is never out of date, it is only not found.
+it, the course's own code, the Python packages, QEMU, the budgets, and how the answers were kept apart. All of it goes
+into a SHA-256 key; the outputs and verdicts lie under that key below ``autograder/work/cache``. Change any of it and
+the key changes: an entry is never out of date, it is only not found.
 
 `remembering.CachedExecute` looks there before it executes. That is what joins ``course grade`` and plain nbgrader: the
 first fills the cache with many workers, and whoever writes the gradebook, alone, finds every submission executed.
@@ -82,7 +82,15 @@ class Cache:
         return self.folder / key[:2] / f"{key}.json.gz"
 
 
-def key(nb: Node, source: Node | None, files: Path | None, level: str, seed: str = "") -> str:
+def key(
+    nb: Node,
+    source: Node | None,
+    files: Path | None,
+    level: str,
+    *,
+    seed: str = "",
+    budgets: Mapping[str, float] | None = None,
+) -> str:
     """Name an execution by all that it depends on.
 
     Args:
@@ -91,6 +99,7 @@ def key(nb: Node, source: Node | None, files: Path | None, level: str, seed: str
         files: the folder handed in; its notebooks do not count.
         level: how answers are kept apart from the grader.
         seed: of the student's own variant.
+        budgets: what was allowed, by name: more of it may end better.
     """
     parts = {
         "format": _FORMAT,
@@ -100,6 +109,7 @@ def key(nb: Node, source: Node | None, files: Path | None, level: str, seed: str
         "world": world(),
         "level": level,
         "seed": seed,
+        "budgets": dict(budgets or {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -16,6 +16,7 @@ from .split import source_notebook
 Node = Any
 
 _NOT_JUDGED = "NotJudged"
+_BUDGETS = ("timeout", "check_timeout", "notebook_timeout", "max_restarts", "output_limit", "notebook_output_limit")
 
 
 class CachedExecute(SplitExecute):
@@ -47,7 +48,11 @@ class CachedExecute(SplitExecute):
         if source is None and directory is not None:
             source = source_notebook(directory, resources)
         folder = resources.get("metadata", {}).get("path")
-        return key(nb, source, Path(folder) if folder else None, self._apartness(), self._variant(resources))
+        files = Path(folder) if folder else None
+        return key(nb, source, files, self._apartness(), seed=self._variant(resources), budgets=self._budgets())
+
+    def _budgets(self) -> dict[str, float]:
+        return {name: float(getattr(self, name) or 0) for name in _BUDGETS}
 
     def _apartness(self) -> str:
         if self.sandbox == "none" or not sys.platform.startswith("linux"):
