@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from .node import Node
     from .tasks import Task
 
-GREEDY = "volume"
-"""The parameter of a path that takes all that is left, slashes included: ``local:iso/live.iso``."""
+GREEDY = frozenset(("{volume}", "{cidr}"))
+"""Parameters of a path that take all that is left, slashes included: ``local:iso/live.iso``, ``10.0.0.0/8``."""
 
 Handler = Callable[["Call"], "Any | Awaitable[Any]"]
 
@@ -223,7 +223,7 @@ class Routes:
         for part in _parts(added.path):
             if part.startswith("{"):
                 level.parameter = level.parameter or _Level()
-                level.greedy = level.greedy or part == f"{{{GREEDY}}}"
+                level.greedy = level.greedy or part in GREEDY
                 level = level.parameter
             else:
                 level = level.words.setdefault(part, _Level())

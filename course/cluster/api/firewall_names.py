@@ -263,7 +263,8 @@ def _rename_everywhere(call: Call, before: str, name: str) -> None:
     """Let the rules of all nodes and guests use a group's new name."""
     state = call.node.state
     places = [Place.host(node) for node in state.nodes]
-    places += [Place.guest("vm" if place.kind == "qemu" else "ct", vmid) for vmid, place in state.guests().items()]
+    numbers = (path.stem for path in sorted(state.path("firewall").glob("*.fw")))
+    places += [Place.guest("vm", int(number)) for number in numbers if number.isdecimal()]
     for place in places:
         if _rename_uses(editing.load(state, place), before, name):
             with editing.change(state, place) as firewall:

@@ -255,11 +255,13 @@ def _address_complaint(value: str, scope: Scope) -> str:
 
 def _guilty(rule: Rule, words: str) -> str:
     """Return the field that an error is about."""
-    if "requires this property" in words:
+    named = re.match(r"parameter '(\S+)' already", words)
+    if named is not None:
+        return named[1]
+    if "requires this property" in words or words.startswith("invalid protocol"):
         return "proto"
-    for field in ("icmp-type", "proto", "macro"):
-        if field in words and (field in rule.match or field == "macro"):
-            return field
+    if "icmp-type" in words and "icmp-type" in rule.match:
+        return "icmp-type"
     return "sport" if rule.match.get("sport") and not rule.match.get("dport") else "dport"
 
 

@@ -34,6 +34,7 @@ LEFT_OUT = ("239.192.158.83", "172.16.2.")  # multicast and a second ring of cor
 
 @pytest.fixture(scope="session")
 def upstream(pve: Path) -> Path:
+    """The folder of upstream's tests."""
     folder = pve / "vectors" / "firewall-5.0"
     if not folder.is_dir():
         pytest.skip(f"no {folder}: the folders test-* of pve-firewall's own tests belong there")
@@ -56,6 +57,7 @@ def levels_of(folder: Path, target: Path) -> Levels:
 
 
 def packet_of(case: dict[str, str]) -> Packet:
+    """Return the packet of a case; what is missing is what upstream's simulator takes."""
     source = case.get("source") or ("172.16.1.2" if case["from"] == "host" else "100.100.1.2")
     dest = case.get("dest") or ("172.16.1.2" if case["to"] == "host" else "100.200.3.4")
     kind, port = case.get("proto", "tcp"), case.get("dport", "9")
