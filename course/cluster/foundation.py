@@ -16,6 +16,7 @@ from .config.sections import TypedSection
 from .config.users import User, UserConfig
 from .settings import NODES, Settings
 from .state import FOLDERS, State, render_options
+from .vm import media
 
 EVERYTHING = "backup,images,iso,rootdir,snippets,vztmpl"
 CA, CA_KEY = "pve-root-ca.pem", "priv/pve-root-ca.key"
@@ -42,6 +43,7 @@ def establish(root: Path, settings: Settings) -> State:
     _missing(state, "datacenter.cfg", lambda: render_options({"keyboard": "en-us"}))
     _missing(state, "corosync.conf", lambda: _corosync(state, settings))
     state.path(tickets_key).chmod(0o600)
+    media.provide(state)
     return state
 
 

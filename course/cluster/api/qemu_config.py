@@ -27,7 +27,8 @@ CHANGE = perm(
     any_of=True,
 )
 SNAPSHOT_NAME = text("pve-configid", longest=40)
-DISKS = " ".join(key for key in options.DRIVES if not key.startswith("unused"))
+_COUNTS = {"ide": 4, "scsi": 31, "virtio": 16, "sata": 6}
+DISKS = " ".join([f"{bus}{n}" for bus, count in _COUNTS.items() for n in range(count)] + ["efidisk0", "tpmstate0"])
 _PASSWORD = "**********"  # noqa: S105 - what is shown instead of one
 
 

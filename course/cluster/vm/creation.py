@@ -6,14 +6,14 @@ import contextlib
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ...error import ClusterError, CourseError
 from ...machine import qemu
+from .. import userfile
 from ..config import files
 from ..config.guest import GuestConfig, Section
-from ..config.users import UserConfig
 from ..ha import hooks
 from ..storage import of_volume, storages
 from . import allocation, hardware
@@ -62,7 +62,7 @@ def create(
             raise ClusterError(f"unable to create VM {vmid} - {words}") from error
         raise
     if pool:
-        join_pool(node, vmid, pool)
+        userfile.join_pool(node.state, vmid, pool)
     node.statistics.changed()
 
 
@@ -111,24 +111,6 @@ def _boot_devices(values: Mapping[str, str]) -> list[str]:
     disks = [drive.key for drive in drives if not drive.is_cdrom]
     cds = [drive.key for drive in drives if drive.is_cdrom]
     return [*disks[:1], *cds[:1], *[card.key for card in hardware.nics(values)][:1]]
-
-
-def join_pool(node: Node, vmid: int, pool: str) -> None:
-    """Make a guest a member of a pool."""
-    with _users(node) as users:
-        if pool in users.pools:
-            users.pools[pool].vms.add(vmid)
-
-
-@contextlib.contextmanager
-def _users(node: Node) -> Iterator[UserConfig]:
-    """Change ``user.cfg``."""
-    with node.state.lock("file-user_cfg"):
-        users = UserConfig.parse(node.state.read("user.cfg"))
-        before = users.text()
-        yield users
-        if users.text() != before:
-            node.state.write("user.cfg", users.text())
 
 
 def assert_removable(node: Node, vmid: int, config: GuestConfig, *, skiplock: bool, purge: bool) -> None:
@@ -180,11 +162,7 @@ def destroy(
                     remove_volume(node, vmid, found["volid"], log)
         node.state.delete_guest(vmid)
         node.state.delete(f"firewall/{vmid}.fw")
-    with _users(node) as users:
-        for pool in users.pools.values():
-            pool.vms.discard(vmid)
-        for path in [path for path in users.acl if path == f"/vms/{vmid}" and purge]:
-            del users.acl[path]
+    userfile.forget_guest(node.state, vmid)
     node.statistics.changed()
 
 
