@@ -103,12 +103,13 @@ def guests(call: Call, *, everybody: bool = False) -> list[dict[str, Any]]:
 
 
 def _live(node: Node) -> dict[str, dict[str, Any]]:
-    """Return what the nodes said of their guests, by ``qemu/169``."""
+    """Return what the nodes said of their guests, by ``qemu/169``; not of those that another node has by now."""
+    places = node.state.guests()
     return {
         f"{entry['type']}/{entry['vmid']}": {**entry, "node": name}
         for name in node.state.nodes
         for entry in node.statistics.of(name).get("entries", ())
-        if "vmid" in entry
+        if "vmid" in entry and entry["vmid"] in places and places[entry["vmid"]].node == name
     }
 
 
