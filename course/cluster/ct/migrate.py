@@ -15,6 +15,8 @@ from ..properties import parse, render
 from ..storage import storage_of
 from . import lifecycle, options, settings
 
+START_S = 60.0
+
 if TYPE_CHECKING:
     from ..node import Node
     from ..tasks import Task
@@ -77,10 +79,29 @@ def migrate(
         raise ClusterError("migration aborted") from error
     if running:
         say("start container on target node")
-        node.peer(target).call("POST", f"/nodes/{target}/lxc/{vmid}/status/start", skiplock=1)
+        _start_there(node, vmid, target)
     say("start final cleanup")
     say(f"migration finished successfully (duration {_duration(begin)})")
     node.statistics.changed()
+
+
+def _start_there(node: Node, vmid: int, target: str) -> None:
+    """Start the container on its new node and wait until that is done.
+
+    Raises:
+        ClusterError: it does not start there.
+    """
+    peer = node.peer(target)
+    upid = peer.call("POST", f"/nodes/{target}/lxc/{vmid}/status/start", skiplock=1)
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        found = peer.call("GET", f"/nodes/{target}/tasks/{upid}/status")
+        if found["status"] == "stopped":
+            if found["exitstatus"] != "OK":
+                raise ClusterError(f"container does not start on node '{target}': {found['exitstatus']}")
+            return
+        time.sleep(0.05)
+    raise ClusterError(f"container does not start on node '{target}' - got timeout")
 
 
 def _duration(begin: float) -> str:
