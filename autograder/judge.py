@@ -54,7 +54,7 @@ class Court:
         with theirs:
             root = str(Path(__file__).parents[1])
             paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-            self._usher = subprocess.Popen(
+            self._usher: subprocess.Popen[bytes] | None = subprocess.Popen(
                 [sys.executable, "-P", "-m", "autograder.judge", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -73,16 +73,28 @@ class Court:
         """End the usher and every judge."""
         if os.getpid() == self._owner:
             self._wire.close()
+            if self._usher is None:
+                return
             try:
                 self._usher.wait(5)
             except subprocess.TimeoutExpired:
                 self._usher.kill()
                 self._usher.wait()
 
+    def adopt(self) -> None:
+        """Get an usher of its own for a fork of the process that made this court: a fork of its usher, as warm."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs, contextlib.suppress(OSError):  # an usher that has ended meanwhile shows below
+            self._wire.send({"usher": True}, theirs.fileno())  # one message: it cannot mix with a sibling's
+        self._wire.close()
+        self._wire, self._usher, self._owner = _Wire(ours), None, os.getpid()
+
     @property
     def open(self) -> bool:
         """False once the usher has ended."""
-        return os.getpid() == self._owner and self._usher.poll() is None
+        if os.getpid() != self._owner:
+            return False
+        return self._usher.poll() is None if self._usher else self._wire.open
 
     def judge(self, run_dir: Path, *, modules: Iterable[str] = (), box: Box | None = None) -> Judge:
         """Fork a judge for one submission.
@@ -212,6 +224,17 @@ class _Wire:
         """Close this end."""
         self._end.close()
 
+    @property
+    def open(self) -> bool:
+        """False once the other end was closed."""
+        self._end.settimeout(0)
+        try:
+            return bool(self._end.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
 
 def main(fd: int) -> None:
     """Be the usher: serve orders at the socket `fd` until its other end is closed."""
@@ -223,6 +246,14 @@ def main(fd: int) -> None:
     with contextlib.suppress(JudgeError, OSError):
         while True:
             order, fds = wire.receive_fds()
+            if "usher" in order:
+                if os.fork() == 0:
+                    _dies_with_parent()
+                    wire.close()
+                    wire, judges, guests = _Wire(socket.socket(fileno=fds[0])), set(), {}
+                else:
+                    os.close(fds[0])
+                continue
             judges -= {pid for pid in judges if os.waitpid(pid, os.WNOHANG)[0]}
             if "kill" in order:
                 if order["kill"] in judges:

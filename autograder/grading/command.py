@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -20,6 +20,8 @@ from ..cache import Cache
 from . import execution, pool
 from .course import Course, GradingError, Submission, find_root
 from .gradebook import Gradebook, Ledger, writing
+from .naming import Names
+from .swift import swift
 
 
 @dataclasses.dataclass
@@ -97,57 +99,84 @@ def run(
     if not submissions:
         folder = course.path("submitted", "STUDENT", "LESSON")
         raise GradingError(f"nothing was handed in; expected {folder}. `nbgrader collect` or a copy puts it there")
+    batch, cache = Batch(), Cache(course.work / "cache")
     book, ledger = Gradebook(course), Ledger(course)
-    batch = Batch()
-    for note in filter(None, map(book.enter, sorted({one.lesson for one in submissions}))):
-        if console:
-            console.print(escape(note), highlight=False)
-    cache = Cache(course.work / "cache")
-    names, known = _names(course, submissions, batch), book.known()
-    todo = [one for one in submissions if one in names and (force or not all(key in cache for key in names[one]))]
-    ended = pool.dask(course, todo, dask) if dask else pool.local(course, todo, jobs)
-    with _progress(console) as progress:
-        _keep(ended, cache, batch, progress, len(todo))
-        task = progress.add_task("marks", total=len(names))
-        for one in names:
-            if not force and ledger.is_graded(one, names[one], known):
-                batch.unchanged.append(one)
-            elif one not in batch.failed:
+    known = book.known()
+    names = _names(course, submissions, batch, kindling=not dask)
+    waiting = [one for one in names if force or not ledger.is_graded(one, names[one], known)]
+    batch.unchanged = [one for one in names if one not in set(waiting)]
+    if not waiting:
+        return batch
+    todo = [one for one in waiting if force or not all(key in cache for key in names[one])]
+    with contextlib.closing(pool.dask(course, todo, dask) if dask else pool.local(course, todo, jobs)) as ended:
+        for note in filter(None, map(book.enter, sorted({one.lesson for one in waiting}))):
+            if console:
+                console.print(escape(note), highlight=False)
+        with _progress(console) as progress, swift():
+            executing = progress.add_task("execute", total=len(todo), visible=bool(todo))
+            marking = progress.add_task("marks", total=len(waiting))
+
+            def mark(one: Submission) -> None:
+                progress.advance(marking)
+                if one in batch.failed:
+                    return
                 if why := book.grade(one):
                     batch.failed[one] = why
-                else:
+                    return
+                batch.graded.append(one)
+                if all(key in cache for key in names[one]):  # what could not be judged is tried again by the next run
                     ledger.add(one, names[one])
-                    batch.graded.append(one)
-            progress.advance(task)
+
+            for one, result in ended:
+                progress.advance(executing)
+                _keep(one, result, cache, batch)
+                mark(one)
+            for one in filter(set(waiting).difference(todo).__contains__, waiting):
+                mark(one)
     return batch
 
 
-def _names(course: Course, submissions: list[Submission], batch: Batch) -> dict[Submission, list[str]]:
-    """The keys of every submission's executions; one that cannot even be read fails for itself."""
-    names = {}
+def _names(
+    course: Course, submissions: list[Submission], batch: Batch, *, kindling: bool
+) -> dict[Submission, list[str]]:
+    """The keys of every submission's executions; one that cannot even be read fails for itself.
+
+    Args:
+        course: the checkout.
+        submissions: whose.
+        batch: takes note of those that fail.
+        kindling: whether to start what executing needs as soon as it looks as if there were something to execute.
+    """
+    naming = Names(course)
+    names: dict[Submission, list[str]] = {}
     for one in submissions:
         try:
-            names[one] = execution.names(str(course.root), one)
+            found = naming.known(one)
+            if found is None and kindling:
+                execution.kindle(course)
+                kindling = False
+            names[one] = naming.find(one) if found is None else found
         except Exception as error:
-            batch.failed[one] = f"{type(error).__name__}: {error}"
+            batch.failed[one] = _words(error)
     return names
 
 
-def _keep(ended: Iterable[pool.Done], cache: Cache, batch: Batch, progress: Progress, total: int) -> None:
-    """Put outcomes into the cache as they come in."""
-    task = progress.add_task("execute", total=total, visible=total > 0)
-    for one, result in ended:
-        progress.advance(task)
-        if isinstance(result, Exception):
-            batch.failed[one] = f"{type(result).__name__}: {result}"
-            continue
-        if result.remarks:
-            batch.remarks[one] = result.remarks
-        for name, outcome in result.outcomes.items():
-            try:
-                cache.put(name, outcome)
-            except OSError as error:
-                batch.failed[one] = f"its outcome cannot be kept in {cache.folder}: {error}"
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, GradingError) else f"{type(error).__name__}: {error}"
+
+
+def _keep(one: Submission, result: execution.Executed | Exception, cache: Cache, batch: Batch) -> None:
+    """Put what came of a submission into the cache."""
+    if isinstance(result, Exception):
+        batch.failed[one] = _words(result)
+        return
+    if result.remarks:
+        batch.remarks[one] = result.remarks
+    for name, outcome in result.outcomes.items():
+        try:
+            cache.put(name, outcome)
+        except OSError as error:
+            batch.failed[one] = f"its outcome cannot be kept in {cache.folder}: {error}"
 
 
 def _progress(console: Console | None) -> Progress:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 from course.error import CourseError
 
 CONFIG = "nbgrader_config.py"
+_STRUCTURE = os.path.join("{nbgrader_step}", "{student_id}", "{assignment_id}")  # noqa: PTH118 - nbgrader's own
 
 
 class GradingError(CourseError):
@@ -37,14 +41,24 @@ class Course:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.config = _configuration(self.root)
+
+    @functools.cached_property
+    def directory(self) -> Any:
+        """What nbgrader itself knows of the course; a second, to import nbgrader."""
+        # One of its dependencies takes another second to build a parser that only strangers' addresses would need.
+        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
         from nbgrader.coursedir import CourseDirectory  # noqa: PLC0415 - slow to import
 
-        self.directory: Any = CourseDirectory(config=self.config)
-        self.directory.root = str(self.root)
+        found = CourseDirectory(config=self.config)
+        found.root = str(self.root)
+        return found
 
     def path(self, kind: str, student: str, lesson: str) -> Path:
         """One of nbgrader's folders: ``submitted``, ``autograded``, ``release`` or ``source``."""
-        return Path(self.directory.format_path(getattr(self.directory, f"{kind}_directory"), student, lesson))
+        said = self.config.CourseDirectory
+        structure = str(said.get("directory_structure", _STRUCTURE))
+        step = str(said.get(f"{kind}_directory", kind))
+        return self.root / structure.format(nbgrader_step=step, student_id=student, assignment_id=lesson)
 
     @property
     def work(self) -> Path:
@@ -54,7 +68,7 @@ class Course:
     @property
     def db_url(self) -> str:
         """The gradebook's address."""
-        return str(self.directory.db_url)
+        return str(self.config.CourseDirectory.get("db_url", f"sqlite:///{self.root / 'gradebook.db'}"))
 
     def source_notebooks(self, lesson: str) -> list[Path]:
         """The instructor's notebooks of a lesson."""

@@ -6,11 +6,14 @@ its own checkout and writes nowhere else, so it makes no difference where it run
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import functools
+import importlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 from .course import Course, Submission
 
 if TYPE_CHECKING:
+    from ..judge import Court
     from ..remembering import CachedExecute
 
 _NEEDS_GRADEBOOK = ("OverwriteCells", "OverwriteKernelspec", "CheckCellMetadata")
+_court: Court | None = None
 MAX_BYTES = 256 << 20
 """Of all files of one submission."""
 
@@ -68,6 +73,11 @@ def execute(root: str, one: Submission, files: Mapping[str, bytes]) -> Executed:
         return _worker(root).execute(one, folder)
 
 
+def execute_here(root: str, one: Submission) -> Executed:
+    """Execute a submission of this checkout."""
+    return execute(root, one, pack(_worker(root).course.path("submitted", one.student, one.lesson)))
+
+
 def names(root: str, one: Submission) -> list[str]:
     """Name the executions of a submission of this checkout without executing anything: their keys in the cache."""
     worker = _worker(root)
@@ -88,6 +98,42 @@ def _unpacked(one: Submission, files: Mapping[str, bytes]) -> Iterator[Path]:
         yield folder
 
 
+def kindle(course: Course) -> None:
+    """Start what takes long to start and is needed to execute: zygote, usher for judges. Waits for neither."""
+    global _court  # noqa: PLW0603 - one for each process, as the zygote
+    from ..judge import Court  # noqa: PLC0415 - only who executes needs it
+
+    if _court is None or not _court.open:
+        _court = Court()
+        atexit.register(_court.close)
+    if sys.platform.startswith("linux") and not _unboxed(course):
+        from ..sandbox import Isolation, probe  # noqa: PLC0415 - Linux only
+        from ..sandbox.provisioner import zygote  # noqa: PLC0415 - Linux only
+
+        if (level := probe()).level is not Isolation.NONE:
+            zygote(level, wait=False)
+
+
+def _unboxed(course: Course) -> bool:
+    return any(course.config[name].get("sandbox") == "none" for name in ("CachedExecute", "SplitExecute"))
+
+
+def warm(course: Course) -> None:
+    """Get this process ready to be forked into workers: all imported, all started that they share."""
+    kindle(course)
+    _worker(str(course.root)).converter._court = _court
+    importlib.import_module("..remembering", __package__)
+
+
+def adopt(root: str, parent: int) -> None:
+    """In a fork of a process that is warm: share its zygote, have an usher like its own."""
+    from ..sandbox import provisioner  # noqa: PLC0415 - Linux only
+
+    provisioner.adopt(parent)
+    if _court is not None:
+        _court.adopt()
+
+
 @functools.cache
 def _worker(root: str) -> Worker:
     return Worker(Course(Path(root)))
@@ -101,13 +147,12 @@ class Worker:
     """
 
     def __init__(self, course: Course) -> None:
-        import sys  # noqa: PLC0415
-
         sys.path[:0] = [] if str(course.root) in sys.path else [str(course.root)]
+        directory = course.directory
         from nbgrader.converters import Autograde  # noqa: PLC0415 - slow to import
 
         self.course = course
-        self.converter: Any = Autograde(coursedir=course.directory, config=course.config)
+        self.converter: Any = Autograde(coursedir=directory, config=course.config)
         self.remarks = _Remarks()
         self.converter.log = self.remarks.logger
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import glob
 import hashlib
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 from ..cache import write_whole
 from .course import Course, GradingError, Submission
+from .naming import lesson_digests
 
 _DEAD_LETTERS = 12
 
@@ -77,7 +79,13 @@ class Ledger:
     def _entry(self, one: Submission, keys: Sequence[str]) -> dict[str, Any]:
         folder = self._course.path("submitted", one.student, one.lesson)
         stamp = folder / "timestamp.txt"
-        return {"executions": list(keys), "handed_in": stamp.read_text().strip() if stamp.is_file() else ""}
+        handed_in = stamp.read_text().strip() if stamp.is_file() else ""
+        return {"executions": list(keys), "handed_in": handed_in, "lesson": self._lesson(one.lesson)}
+
+    @functools.cache  # noqa: B019 - as long as the command
+    def _lesson(self, lesson: str) -> str:
+        """What the gradebook was to know of the lesson; not all of it takes part in executions."""
+        return hashlib.sha256("\n".join(lesson_digests(self._course, lesson)).encode()).hexdigest()
 
     def _path(self, one: Submission) -> Path:
         name = hashlib.sha256(f"{one.lesson}\0{one.student}".encode()).hexdigest()[:24]
@@ -96,9 +104,13 @@ class Gradebook:
         # nbgrader starts `alembic` by name when it makes a gradebook, also where no environment was activated.
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         sys.path[:0] = [] if str(course.root) in sys.path else [str(course.root)]
+
+    @functools.cached_property
+    def _api(self) -> Any:
+        directory = self._course.directory
         from nbgrader.apps.api import NbGraderAPI  # noqa: PLC0415 - slow to import
 
-        self._api: Any = NbGraderAPI(course.directory, config=course.config)
+        return NbGraderAPI(directory, config=self._course.config)
 
     def known(self) -> set[Submission]:
         """All submissions that have marks.
@@ -106,19 +118,33 @@ class Gradebook:
         Raises:
             GradingError: the gradebook cannot be opened.
         """
-        with self._opened() as gradebook:
-            return {
-                Submission(str(one.assignment.name), str(one.student_id))
-                for one in gradebook.db.query(_submitted_assignment()).all()
-            }
+        import sqlalchemy  # noqa: PLC0415 - slow to import
+
+        url = sqlalchemy.make_url(self._course.db_url)
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+            return set()
+        with self._told():
+            engine = sqlalchemy.create_engine(url)
+            try:
+                with engine.connect() as base:
+                    if not sqlalchemy.inspect(base).has_table("submitted_assignment"):
+                        return set()
+                    return {Submission(str(lesson), str(student)) for lesson, student in base.execute(_known())}
+            finally:
+                engine.dispose()
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
-        import sqlalchemy.exc  # noqa: PLC0415 - nbgrader has imported it by now
+        with self._told(), self._api.gradebook as gradebook:
+            yield gradebook
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell what to do about a gradebook that cannot be used."""
+        import sqlalchemy.exc  # noqa: PLC0415 - slow to import
 
         try:
-            with self._api.gradebook as gradebook:
-                yield gradebook
+            yield
         except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             raise GradingError(
                 f"the gradebook {self._course.db_url} cannot be used: {type(error).__name__}: {error}. "
@@ -201,10 +227,13 @@ def _tests(path: Path) -> dict[str, tuple[str, float]]:
     return tests
 
 
-def _submitted_assignment() -> Any:
-    from nbgrader.api import SubmittedAssignment  # noqa: PLC0415
+def _known() -> Any:
+    import sqlalchemy  # noqa: PLC0415 - slow to import
 
-    return SubmittedAssignment
+    return sqlalchemy.text(
+        "select assignment.name, submitted_assignment.student_id from submitted_assignment "
+        "join assignment on assignment.id = submitted_assignment.assignment_id"
+    )
 
 
 def _last_words(said: dict[str, Any]) -> str:

@@ -2,73 +2,23 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
-import itertools
-import multiprocessing
 import os
-import signal
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
 
 from .course import Course, GradingError, Submission
+from .crew import Crew, Done
 from .execution import Executed, execute, pack
 
-_TRIES = 2
 _ROOT = Path(__file__).parents[2]
 
-Done = tuple[Submission, Executed | Exception]
+
+def local(course: Course, submissions: Sequence[Submission], workers: int) -> Crew:
+    """Execute submissions on this machine, each as soon as a worker is free; the workers start now."""
+    return Crew(course, submissions, workers)
 
 
-def local(course: Course, submissions: Sequence[Submission], workers: int) -> Iterator[Done]:
-    """Execute submissions on this machine, each as soon as a worker is free.
-
-    A worker that is killed costs the submission it had, which is tried once more in a new one; the others go on.
-
-    Yields:
-        Each submission with what came of it, in the order in which they end.
-    """
-    waiting = list(submissions)
-    tries = dict.fromkeys(waiting, 0)
-    while waiting:
-        left: list[Submission] = []
-        context = multiprocessing.get_context("spawn")
-        with _ending(
-            concurrent.futures.ProcessPoolExecutor(
-                min(workers, len(waiting)), context, initializer=_begin, initargs=(os.getpid(),)
-            )
-        ) as pool:
-            # No more in hand than there are workers: what is in hand when one is killed is known.
-            queue, running = iter(waiting), {}
-            for one in itertools.islice(queue, workers):
-                running[pool.submit(_local, str(course.root), one)] = one
-            broken = False
-            while running:
-                ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                for future in ended:
-                    one = running.pop(future)
-                    try:
-                        yield one, future.result()
-                    except BrokenProcessPool:
-                        broken = True
-                        tries[one] += 1
-                        if tries[one] < _TRIES:
-                            left.append(one)
-                        else:
-                            yield one, GradingError("the process that executed it was killed, twice")
-                    except Exception as error:
-                        yield one, error
-                    if not broken:
-                        for another in itertools.islice(queue, 1):
-                            running[pool.submit(_local, str(course.root), another)] = another
-            waiting = [*left, *queue]
-
-
-def dask(course: Course, submissions: Sequence[Submission], address: str) -> Iterator[Done]:
+def dask(course: Course, submissions: Sequence[Submission], address: str) -> Generator[Done]:
     """Execute submissions on a Dask cluster, whose workers run from checkouts of the same course.
 
     Args:
@@ -105,32 +55,3 @@ def dask(course: Course, submissions: Sequence[Submission], address: str) -> Ite
 def remote(one: Submission, files: dict[str, bytes]) -> Executed:
     """Run by a Dask worker: execute with the checkout that it was started from."""
     return execute(os.environ.get("COURSE_ROOT", str(_ROOT)), one, files)
-
-
-def _local(root: str, one: Submission) -> Executed:
-    return execute(root, one, pack(Course(Path(root)).path("submitted", one.student, one.lesson)))
-
-
-def _begin(parent: int) -> None:
-    """A worker dies with its parent and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings.simplefilter("ignore")
-    if sys.platform == "linux":
-        from ..sandbox import linux  # noqa: PLC0415 - Linux only
-
-        linux.die_with_parent()
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-@contextlib.contextmanager
-def _ending(pool: Any) -> Iterator[Any]:
-    """A pool whose workers end with the block: at once when it is left by an exception."""
-    try:
-        yield pool
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    pool.shutdown(wait=True, cancel_futures=True)

@@ -53,18 +53,25 @@ def unregister() -> None:
     factory.default_provisioner_name = "local-provisioner"
 
 
-def zygote(level: Level | None = None) -> Zygote:
+def zygote(level: Level | None = None, *, wait: bool = True) -> Zygote:
     """Return this process's zygote, starting it on first use; it ends with the process.
 
     Args:
         level: as `probe` returned it; None to ask it. Only the first call decides.
+        wait: until it is ready, if it is started now.
     """
     with _lock:
         mine = _zygotes.get(os.getpid())
         if mine is None:
-            mine = _zygotes[os.getpid()] = Zygote(level)
+            mine = _zygotes[os.getpid()] = Zygote(level, wait=wait)
             atexit.register(mine.close)
         return mine
+
+
+def adopt(parent: int) -> None:
+    """Use the zygote of the process that this one was forked from, if it has one."""
+    if parent in _zygotes:
+        _zygotes[os.getpid()] = _zygotes[parent]
 
 
 def close() -> None:

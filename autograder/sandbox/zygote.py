@@ -35,7 +35,7 @@ MODULES = (
 
 _FIRST_UID, _UIDS = 61_200, 3000
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
-_START_S = 60
+_START_S = 120
 _END_S = 30
 
 
@@ -157,12 +157,13 @@ class Zygote:
         missing: what could not be imported beforehand: "name: why", by line.
     """
 
-    def __init__(self, level: Level | None = None, modules: Sequence[str] = MODULES) -> None:
+    def __init__(self, level: Level | None = None, modules: Sequence[str] = MODULES, *, wait: bool = True) -> None:
         """Start it.
 
         Args:
             level: as `probe` returned it; None to ask it.
             modules: to import beforehand, beside IPython's kernel.
+            wait: until it has imported them; else the first boxes do.
         """
         if level is None:
             level = probe()
@@ -177,7 +178,7 @@ class Zygote:
         self._orders: socket.socket | None = None
         self._owner = os.getpid()
         try:
-            self._start()
+            self._start(wait=wait)
         except BaseException:
             self.close()
             raise
@@ -209,13 +210,16 @@ class Zygote:
         assert self._process is not None
         return self._process.pid
 
-    def _start(self) -> None:
+    def _start(self, *, wait: bool = True) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._orders = ours
             command = ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in _environment().items())]
             command += [sys.executable, "-m", f"{__package__}.server", str(theirs.fileno()), ",".join(self._modules)]
-            self._process = spawn(command, pass_fds=(theirs.fileno(),))
+            main = threading.current_thread() is threading.main_thread()
+            self._process = spawn(command, pass_fds=(theirs.fileno(),), directly=main)
+        if not wait:  # orders wait in the socket
+            return
         if not _readable(ours, _START_S) or not (said := ours.recv(1 << 16).decode()):
             self._process.kill()
             raise SandboxError(f"the zygote did not start: {self._process.output.strip() or 'it said nothing'}")

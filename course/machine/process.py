@@ -189,16 +189,19 @@ class _Spawner:
         return order.process
 
 
-def spawn(command: Sequence[str], *, pass_fds: Sequence[int] = ()) -> Process:
+def spawn(command: Sequence[str], *, pass_fds: Sequence[int] = (), directly: bool = False) -> Process:
     """Start a child that dies with this process.
 
     Args:
         command: program and arguments.
         pass_fds: file descriptors that the child inherits under the same numbers.
+        directly: from this thread, which has to be the main one: a program that is to fork has no other thread then.
 
     Raises:
         OSError: when the program cannot be started.
     """
+    if directly:
+        return _start(list(command), tuple(pass_fds))
     spawner = _spawners.setdefault(os.getpid(), _Spawner())
     return spawner.start(functools.partial(_start, list(command), tuple(pass_fds)))
 
