@@ -33,13 +33,14 @@ def establish(root: Path, settings: Settings) -> State:
     """
     state = State(root)
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.sweep(root)
     _folders(state)
     _missing(state, tickets_key := "priv/authkey.key", tickets.new_key)
     _certificates(state, settings)
     _missing(state, "user.cfg", _users)
     _missing(state, SHADOW, lambda: f"root@pam {tickets.hashed(settings.password)}\n")
     _missing(state, "domains.cfg", _realms)
-    _missing(state, "storage.cfg", lambda: _storages(state))
+    _missing(state, "storage.cfg", _storages)
     _missing(state, "datacenter.cfg", lambda: render_options({"keyboard": "en-us"}))
     _missing(state, "corosync.conf", lambda: _corosync(state, settings))
     state.path(tickets_key).chmod(0o600)
@@ -98,12 +99,12 @@ def _realms() -> str:
     )
 
 
-def _storages(state: State) -> str:
+def _storages() -> str:
     return sections.render(
         [
             TypedSection("dir", "local", {"path": "/var/lib/vz", "content": EVERYTHING}),
             TypedSection("lvmthin", "local-lvm", {"thinpool": "data", "vgname": "pve", "content": "images,rootdir"}),
-            TypedSection("dir", "shared", {"path": str(state.shared), "content": EVERYTHING, "shared": "1"}),
+            TypedSection("dir", "shared", {"path": "/mnt/pve/shared", "content": EVERYTHING, "shared": "1"}),
         ]
     )
 

@@ -92,3 +92,9 @@ def answers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     yield
     request.node.user_properties.append(("answered", sorted(watcher.answered)))
     assert not watcher.wrong, "answers that the official schema does not allow:\n" + "\n".join(watcher.wrong[:20])
+
+
+@pytest.fixture
+def cluster_of() -> Callable[[Path], Cluster]:
+    """Makes clusters of a test's own, on a state directory of its own."""
+    return lambda state: Cluster(state, **FAST)
