@@ -40,13 +40,13 @@ class Course:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        # jsonschema, which nbgrader imports, takes a second to build a parser of addresses that are never asked for.
+        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
         self.config = _configuration(self.root)
 
     @functools.cached_property
     def directory(self) -> Any:
         """What nbgrader itself knows of the course; a second, to import nbgrader."""
-        # One of its dependencies takes another second to build a parser that only strangers' addresses would need.
-        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
         from nbgrader.coursedir import CourseDirectory  # noqa: PLC0415 - slow to import
 
         found = CourseDirectory(config=self.config)
