@@ -10,8 +10,12 @@ import collections.abc
 import contextlib
 import inspect
 import io
+import os
 import pickle
-from collections.abc import Iterator
+import signal
+import sys
+import warnings
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,12 @@ MAX_REPLY_BYTES = 32 << 20
 MAX_ITEMS = 2_000_000
 """Values in one reply, each counted wherever it stands; 64 bytes of text count as one more."""
 MAX_DEPTH = 50
+
+MAX_ALIKE = 64
+"""Different values with one hash in one container: each costs a look at all others wherever it is counted or sought."""
+_LARGE_BYTES = 1 << 17
+_READING_S = 5.0
+_MODULUS = sys.hash_info.modulus
 
 MAX_MEMORY_BYTES = 1 << 30
 """What reading one reply may take: twenty forged bytes can ask a pickle reader for a table of gigabytes."""
@@ -76,10 +86,35 @@ def decode(data: bytes, *, bounded: bool = True) -> Any:
         NotPlainError: something else than plain data, or too much of it.
         Exception: bytes that are no reply at all; what is raised depends on them.
     """
+    if bounded and len(data) > _LARGE_BYTES:
+        _rehearse(data)
     with _bounded_memory() if bounded else contextlib.nullcontext():
         value = _PlainUnpickler(io.BytesIO(data)).load()
     vet(value)
     return value
+
+
+def _rehearse(data: bytes) -> None:
+    """Read a large reply in a child first: keys that were chosen to have one hash keep a reader busy for hours.
+
+    Raises:
+        NotPlainError: it takes too long. What else is wrong with it shows when it is read here.
+    """
+    if not hasattr(os, "fork"):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on; the child only reads
+        pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_PROF, _READING_S)
+            with _bounded_memory():
+                _PlainUnpickler(io.BytesIO(data)).load()
+        finally:
+            os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGPROF:
+        raise NotPlainError(f"what takes longer than {_READING_S:g} s to read: keys that all have the same hash?")
 
 
 @contextlib.contextmanager
@@ -119,6 +154,7 @@ def vet(value: Any) -> None:
         elif kind is dict or kind in _CONTAINERS:
             left -= len(item) * (2 if kind is dict else 1)
             if left >= 0 and depth <= MAX_DEPTH:
+                _vet_hashes(item)
                 parts = (part for pair in item.items() for part in pair) if kind is dict else item
                 waiting.extend((part, depth + 1) for part in parts)
         else:
@@ -127,6 +163,27 @@ def vet(value: Any) -> None:
             raise NotPlainError(f"more than {MAX_ITEMS:,} values")
         if depth > MAX_DEPTH:
             raise NotPlainError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _vet_hashes(container: Collection[Any]) -> None:
+    """Refuse many different values with one hash, such as multiples of 2⁶¹ - 1: no honest answer has them.
+
+    Hashes of texts cannot be foreseen, and of floats few have the same.
+    """
+    if len(container) <= MAX_ALIKE:
+        return
+    seen: dict[int, list[Any]] = {}
+    for item in container:
+        kind = type(item)
+        if kind in (complex, tuple, frozenset) or (kind is int and not -_MODULUS < item < _MODULUS):
+            try:
+                alike = seen.setdefault(hash(item), [])
+            except TypeError:  # a list inside
+                continue
+            if item not in alike:
+                alike.append(item)
+            if len(alike) > MAX_ALIKE:
+                raise NotPlainError(f"more than {MAX_ALIKE} different values with the same hash")
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -95,7 +95,7 @@ def _accept(listener: socket.socket, namespace: Mapping[str, Any]) -> None:
 
 def _meet(client: socket.socket, namespace: Mapping[str, Any]) -> None:
     with client, contextlib.suppress(Exception):
-        asked = receive_frame(client, time.monotonic() + _LOOK_S)
+        asked = receive_frame(client, time.monotonic() + _LOOK_S, bounded=False)
         send_frame(client, _told(asked, namespace))
 
 
