@@ -31,7 +31,6 @@ import faulthandler
 import inspect
 import io
 import os
-import re
 import select
 import signal
 import sys
@@ -68,7 +67,7 @@ class Call:
         value: the plain data returned (only when `outcome` is RETURNED).
         error: exception type, signal name or type name, by outcome.
         detail: the exception's message and the student's line, if known.
-        printed: what the answer wrote on stdout, at most 20,000 characters.
+        printed: what the answer wrote on stdout, at most 20,000 characters; its process says so.
         seconds: wall time of the call.
     """
 
@@ -87,7 +86,8 @@ class Series:
     Attributes:
         end: how the child ended; RETURNED when it made all calls, UNANSWERED when one was not implemented.
         calls: one per call, in order; empty when `end` is neither RETURNED nor UNANSWERED.
-        left_open: how many descriptors of each kind were open after the last call that were not after the first.
+        left_open: how many descriptors of each kind were open after the last call that were not after the first. Like
+            what was printed, this is what the answer's process says: good for a message, no proof.
     """
 
     end: Outcome
@@ -303,11 +303,9 @@ def _run_each(answer: Callable[..., Any], request: Request) -> tuple[list[_Resul
 
 def _descriptors() -> collections.Counter[str]:
     """How many descriptors of each kind are open here."""
-    from ..kernel.descriptors import open_descriptors  # noqa: PLC0415 - few checks ask
+    from ..kernel.descriptors import kinds  # noqa: PLC0415 - few checks ask
 
-    return collections.Counter(
-        re.sub(r"[\d\[\]:]+|\(deleted\)", "", kind).strip("/ ") for kind in open_descriptors().values()
-    )
+    return kinds()
 
 
 def _run(answer: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Result:

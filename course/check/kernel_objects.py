@@ -98,10 +98,22 @@ def judge_break(trial: Trial) -> list[bytes]:
 # ── send_fd and recv_fd ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def leaked(answer: Answer, *arguments: Any) -> str:
-    """Call the answer again and again in one child; returns which descriptors it has left open there, or nothing."""
-    left = call_each(answer, [arguments] * 4, deadline_s=10.0, descriptors=True).left_open
-    return ", ".join(f"{count} × {kind}" for kind, count in sorted(left.items()))
+_CALLS = 12
+
+
+def leaked(answer: Answer, other: descriptors.Mailbox | descriptors.Dispenser, *arguments: Any) -> str:
+    """Call the answer again and again in one child; returns which descriptors it has left open there, or nothing.
+
+    What the child says of itself is compared with what the other end saw when the child came: some descriptors may have
+    been on their way out, but a leak grows with each call.
+    """
+    before = len(other.seen)
+    left = call_each(answer, [(other.path, *arguments)] * _CALLS, deadline_s=10.0, descriptors=True).left_open
+    if left:
+        return ", ".join(f"{count} × {kind}" for kind, count in sorted(left.items()))
+    seen = other.seen[before:]
+    grown = seen[-1] - seen[0] if len(seen) >= _CALLS else {}
+    return ", ".join(f"one {kind} more for each call" for kind, count in sorted(grown.items()) if count > _CALLS // 2)
 
 
 def judge_sent(trial: Trial, content: bytes) -> None:
@@ -131,11 +143,11 @@ def judge_sent(trial: Trial, content: bytes) -> None:
         )
         hint = "Has everything been written before the descriptor leaves?"
         trial.equal(content, got.contents[0], "wrong-content", "The receiver reads another content.", hint)
-        left = leaked(trial.answer, mailbox.path, content)
+        left = leaked(trial.answer, mailbox, content)
         trial.expect(
             not left,
             "leak",
-            f"After three more calls your process still has open: {left}.",
+            f"After eleven more calls your process still has open: {left}.",
             "Passing a descriptor opens a second one for the receiver. Who closes yours?",
         )
 
@@ -157,11 +169,11 @@ def judge_received(trial: Trial, content: bytes, position: int) -> None:
                     trial.wrong(misconception, said, hint)
         said = f"The SHA-256 of the {len(content)} bytes of the file was expected."
         trial.equal(hashlib.sha256(content).hexdigest(), got, "wrong-hash", said)
-        left = leaked(trial.answer, dispenser.path)
+        left = leaked(trial.answer, dispenser)
         trial.expect(
             not left,
             "leak",
-            f"After three more calls your process still has open: {left}.",
+            f"After eleven more calls your process still has open: {left}.",
             "The kernel opened a new descriptor for you. It stays open until somebody closes it.",
         )
 

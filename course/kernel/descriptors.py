@@ -9,10 +9,13 @@ Source: unix(7), memfd_create(2).
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import os
+import re
 import socket
+import struct
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -48,16 +51,33 @@ class Delivery:
     kinds: tuple[str, ...]
 
 
+def kinds(pid: int | str = "self") -> collections.Counter[str]:
+    """Count the open descriptors of a process of yours by kind: names without what tells two of a kind apart."""
+    return collections.Counter(
+        re.sub(r"[\d\[\]:]+|\(deleted\)", "", name).strip("/ ") for name in open_descriptors(pid).values()
+    )
+
+
+def _kinds_of_peer(client: socket.socket) -> collections.Counter[str]:
+    """Count the descriptors of whoever is at the other end; nothing where the kernel does not tell or let us look."""
+    with contextlib.suppress(OSError, AttributeError):
+        pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return kinds(pid)
+    return collections.Counter()
+
+
 class Mailbox(Listener):
     """Receives what others send to its address, descriptors included.
 
     Attributes:
         path: the address, a Unix stream socket.
         deliveries: what arrived, one entry per connection.
+        seen: what each client had open when it was met, counted by kind; some may be closed a moment later.
     """
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
+        self.seen: list[collections.Counter[str]] = []
         self._arrived = threading.Condition()
         super().__init__("mailbox")
 
@@ -74,6 +94,7 @@ class Mailbox(Listener):
             return list(self.deliveries)
 
     def _meet(self, client: socket.socket) -> None:
+        self.seen.append(_kinds_of_peer(client))
         data, fds = b"", []
         with contextlib.suppress(OSError):
             while len(data) < _LIMIT_BYTES:
@@ -96,9 +117,11 @@ class Dispenser(Listener):
 
     Attributes:
         path: the address, a Unix stream socket.
+        seen: what each client had open when it was met, counted by kind.
     """
 
     def __init__(self, content: bytes, *, position: int = 0) -> None:
+        self.seen: list[collections.Counter[str]] = []
         self._fd = os.memfd_create("parcel")
         os.write(self._fd, content)
         os.lseek(self._fd, position, os.SEEK_SET)
@@ -111,6 +134,7 @@ class Dispenser(Listener):
         self.close()
 
     def _meet(self, client: socket.socket) -> None:
+        self.seen.append(_kinds_of_peer(client))
         socket.send_fds(client, [b"parcel"], [self._fd])
 
     def close(self) -> None:
