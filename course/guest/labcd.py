@@ -9,6 +9,7 @@ Source: Documentation/driver-api/early-userspace/buffer-format.rst of the Linux 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from . import cache, initramfs, iso, kernel
@@ -17,6 +18,7 @@ from .cpio import Archive
 
 NAME = "lab-linux.iso"
 _FORMAT = 1
+_DRIVERS = ("sd_mod",)
 _FILES = Path(__file__).with_name("lab")
 
 
@@ -26,9 +28,15 @@ def address_of(mac: str) -> str:
     return f"10.69.{parts[4]}.{parts[5]}"
 
 
-def overlay() -> bytes:
-    """Return the archive of what this guest has of its own."""
+def overlay(drivers: Mapping[str, bytes]) -> bytes:
+    """Return the archive of what this guest has of its own.
+
+    Args:
+        drivers: further kernel modules, by name; they are loaded in this order.
+    """
     archive = Archive()
+    for number, (name, content) in enumerate(drivers.items()):
+        archive.file(f"lib/drivers/{number}-{name}.ko", content)
     for path in sorted(path for path in _FILES.rglob("*") if path.is_file()):
         content = path.read_bytes()
         archive.file(str(path.relative_to(_FILES)), content, 0o755 if content.startswith(b"#!") else 0o644)
@@ -44,11 +52,14 @@ def cd() -> Path:
     linux = kernel.ensure()
     initrd = initramfs.ensure(linux)
     loader = iso._loader()
-    more, config = overlay(), _config()
-    parts = ("lab", _FORMAT, linux.key, str(initrd), loader, config, more)
+    config = _config()
+    parts = ("lab", _FORMAT, linux.key, str(initrd), loader, config, overlay({}), _DRIVERS)
 
     def write(directory: Path) -> None:
         cache.tell("building the lab cluster's ISO")
+        present = {path.stem for path in linux.modules.glob("*.ko")}
+        found = [module for module in kernel.further(*_DRIVERS) if module.name not in present]
+        more = overlay({module.name: module.content for module in found})
         files = {
             "ldlinux.c32": loader["ldlinux.c32"],
             "isolinux.cfg": config,

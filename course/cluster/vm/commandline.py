@@ -338,8 +338,8 @@ def _attachment(values: Mapping[str, str], drive: Drive, backend: str, *, q35: b
     if drive.bus == "sata":
         return f"ide-{kind},bus=ahci0.{number}{backend},id={drive.key}"
     # The board's own buses: two with two drives each, or on q35 one drive on each of four.
-    bus, unit = ({0: 0, 1: 2, 2: 1, 3: 3}[number], 0) if q35 else divmod(number, 2)
-    return f"ide-{kind},bus=ide.{bus},unit={unit}{backend},id={drive.key}"
+    channel, unit = ({0: 0, 1: 2, 2: 1, 3: 3}[number], 0) if q35 else divmod(number, 2)
+    return f"ide-{kind},bus=ide.{channel},unit={unit}{backend},id={drive.key}"
 
 
 def _cards(line: Line) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import secrets
 import threading
@@ -178,7 +179,7 @@ async def serve(request: Any, node: Node, console: Console) -> Any:
         if console.terminal:
             await socket.send_bytes(f"starting serial terminal on interface {console.path.suffix[1:]}\r\n".encode())
         pump = asyncio.create_task(_to_client(reader, socket))
-        console.hang_up = lambda: loop.call_soon_threadsafe(pump.cancel) and None  # type: ignore[func-returns-value]
+        console.hang_up = functools.partial(_cancel_soon, loop, pump)
         keys = Keys() if console.terminal else None
         async for message in socket:
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY) or console.ended.is_set():
@@ -198,6 +199,11 @@ async def serve(request: Any, node: Node, console: Console) -> Any:
         console.ended.set()
         await socket.close()
     return socket
+
+
+def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    """End a task of the loop, from any thread."""
+    loop.call_soon_threadsafe(task.cancel)
 
 
 async def _admitted(socket: Any, node: Node, console: Console) -> bool:

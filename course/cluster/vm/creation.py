@@ -147,13 +147,13 @@ def destroy(
     with node.state.lock(f"lock-{vmid}.conf"):
         config = node.state.load_guest(vmid, node.name, "qemu")
         assert_removable(node, vmid, config, skiplock=skiplock, purge=purge)
+        own = volumes_of(config)
+        _check_clones(node, own)
         if purge:
             log(f"purging VM {vmid} from related configurations..")
             _purge(node, vmid)
-        own = volumes_of(config)
         config.current.values["lock"] = "destroyed"
         node.state.save_guest(node.name, "qemu", vmid, config)
-        _check_clones(node, own)
         for volume in own:
             remove_volume(node, vmid, volume, log)
         if unreferenced:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...error import ClusterError
 from ..config.guest import GuestConfig
@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from ..tasks import Task
 
 Log = Callable[[str], None]
+
+
+class Follows(Protocol):
+    """Who follows a long copy: a task, or what writes to one."""
+
+    def log(self, text: str) -> None:
+        """Write a line."""
+
+    def check_stop(self) -> None:
+        """Stop here when somebody asked for it."""
+
+    def wait(self, seconds: float) -> None:
+        """Sleep."""
 
 
 def check_resize(node: Node, values: Mapping[str, Any]) -> int:
@@ -227,7 +240,7 @@ def _mirror(node: Node, running: RunningVm, drive: Drive, target: Any, *, wanted
     return volume
 
 
-def mirror(running: RunningVm, job: str, source: str, target: str, task: Task) -> None:
+def mirror(running: RunningVm, job: str, source: str, target: str, task: Follows) -> None:
     """Begin a mirror and wait until both sides are the same; from then on, each write goes to both.
 
     Raises:
@@ -260,6 +273,50 @@ def mirror(running: RunningVm, job: str, source: str, target: str, task: Task) -
         if found["status"] in ("concluded", "null", "aborting"):
             raise ClusterError(f"{job}: mirroring error: {found.get('error', 'mirroring has been cancelled')}")
         task.wait(0.05)
+
+
+@contextlib.contextmanager
+def standing_still(running: RunningVm | None) -> Iterator[None]:
+    """Let a guest's agent hold its file systems still while they are copied, if there is one."""
+    from . import agent  # noqa: PLC0415 - only here
+
+    frozen = False
+    if running is not None and hardware.has_agent(running.values) and agent.answers(running):
+        with contextlib.suppress(ClusterError):
+            agent.execute(running, "guest-fsfreeze-freeze")
+            frozen = True
+    try:
+        yield
+    finally:
+        if frozen and running is not None:
+            with contextlib.suppress(ClusterError):
+                agent.execute(running, "guest-fsfreeze-thaw")
+
+
+def copy_running(
+    node: Node, running: RunningVm, key: str, place: Any, *, newid: int, wanted: str, task: Follows
+) -> str:
+    """Copy the disk of a running machine for another one; returns the copy's volume."""
+    drive = hardware.drive(key, running.values[key])
+    size = of_volume(node, drive.volume).size(drive.volume)
+    volume: str = place.alloc(newid, wanted if wanted in place.formats else place.default_format, size)
+    job, fresh = f"drive-{key}", f"clone-{key}"
+    try:
+        running.execute("blockdev-add", place.layers(volume, fresh))
+        try:
+            mirror(running, job, running.node_of(key), fresh, task)
+            running.execute("block-job-cancel", device=job)  # of a ready mirror: the copy is whole
+            await_end(running, job)
+        except BaseException:
+            cancel(running, job)
+            raise
+        finally:
+            with contextlib.suppress(ClusterError):
+                running.execute("blockdev-del", node_name=fresh)
+    except BaseException:
+        place.free(volume)
+        raise
+    return volume
 
 
 def _complete(running: RunningVm, job: str, task: Task) -> None:

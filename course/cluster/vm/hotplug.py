@@ -138,7 +138,7 @@ class Plugger:
         added: list[str] = []
         try:
             if drive.flag("iothread"):
-                self.running.execute("object-add", **{"qom-type": "iothread", "id": f"iothread-{drive.key}"})
+                self.running.execute("object-add", {"qom-type": "iothread", "id": f"iothread-{drive.key}"})
             if controller and not self._exists(commandline.qmp_arguments(controller)["id"]):
                 self.running.execute("device_add", commandline.qmp_arguments(controller))
             if not drive.is_empty:

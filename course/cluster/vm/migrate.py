@@ -137,8 +137,7 @@ class Migration:
             self._lock()
             try:
                 self._look(live=running is not None)
-                if running is None:
-                    self._copy_volumes()
+                self._copy_volumes([each for each in self.locals if running is None or each.is_idle])
             except BaseException:
                 self._unlock()
                 raise
@@ -193,7 +192,7 @@ class Migration:
                 self.log(f"found local disk '{each.volume}' ({kind})")
         if refused:
             raise ClusterError("Problem found while scanning volumes - can't migrate VM - check log")
-        if live and self.locals and not self.with_local_disks:
+        if live and not self.with_local_disks and any(not each.is_idle for each in self.locals):
             raise ClusterError(
                 "Problem found while scanning volumes - can't live migrate attached local disks without "
                 "with-local-disks option"
@@ -211,17 +210,17 @@ class Migration:
             return f"volume '{each.volume}' does not exist"
         if storage.volume(each.volume).basename:
             return "clone of a local base volume"
-        if live and self.with_local_disks and each.in_snapshots and snapshots:
+        if live and each.in_snapshots and snapshots:
             return "online storage migration not possible if non-replicated snapshot exists"
         return ""
 
     # Stopped machines
 
-    def _copy_volumes(self) -> None:
-        """Copy what only this node has."""
-        if self.locals:
+    def _copy_volumes(self, wanted: list[LocalVolume]) -> None:
+        """Copy volumes that nothing writes to."""
+        if wanted:
             self.log("copying local disk images")
-        for each in self.locals:
+        for each in wanted:
             storage = of_volume(self.node, each.volume)
             name = incoming.target_storage(self.target_storage, storage.name)
             place = preconditions.place_for(self.node, self.target, name)
@@ -296,6 +295,7 @@ class Migration:
             self._back(running, jobs, was_running=was_running)
             if not isinstance(error, CourseError):
                 raise
+            self._forget_copies()
             self.log(f"ERROR: online migrate failure - {_words(error)}")
             self.log("aborting phase 2 - cleanup resources")
             self.log("migrate_cancel")
@@ -309,7 +309,7 @@ class Migration:
         peer = self.node.peer(self.target)
         machine = lifecycle.running_machine(running)
         values: dict[str, Any] = {"skiplock": 1, "migratedfrom": self.node.name, "stateuri": "unix"}
-        if self.locals:
+        if any(not each.is_idle for each in self.locals):
             values["targetstorage"] = self.target_storage
         upid = peer.call("POST", f"/nodes/{self.target}/qemu/{self.vmid}/status/start", machine=machine, **values)
         lines = self._await(upid)

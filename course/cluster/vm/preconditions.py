@@ -48,6 +48,11 @@ class LocalVolume:
     in_snapshots: bool = False
     size: int = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no drive of a running machine uses it."""
+        return self.is_unused or not self.key
+
     def record(self) -> dict[str, Any]:
         """Return it as the call answers."""
         return {
