@@ -158,6 +158,21 @@ class Cluster:
             options["password"] = self.password if password is None else password
         return ProxmoxAPI(self.host_of(node), user=user, **{"verify_ssl": self.ca, "timeout": 60, **options})
 
+    def exec(self, vmid: int, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60) -> tuple[int, bytes]:
+        """Run a program in a container, wherever it runs: what ``pct exec`` is on a node.
+
+        Returns:
+            Its exit status, and what it wrote on standard output and error.
+
+        Raises:
+            ClusterError: the container does not run, or takes too long.
+        """
+        from .ct import console  # noqa: PLC0415 - loaded by those who use it
+        from .state import State  # noqa: PLC0415 - likewise
+
+        place = State(self.state, self.run).guest(vmid, kind="lxc")
+        return console.execute(self.run, place.node, vmid, argv, stdin=stdin, timeout_s=timeout_s)
+
     # Hardware
 
     def power_off(self, node: str) -> None:

@@ -5,6 +5,7 @@
 - `box`, `boxed`: the program that keeps a running container, and the node's end of it.
 - `guestbox`: the same in a small virtual machine.
 - `registry`: the running ones of a node; `network`: their way to the node's bridges.
+- `console`: terminals, and programs for the lab.
 - `lifecycle`, `creation`, `snapshots`, `migrate`, `status`: what the calls do.
 """
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 def attach(node: Node) -> None:
     """Give a node its registry of running containers, and the template that they are made of."""
-    from . import status, template  # noqa: PLC0415 - the layer is loaded when a node wants it
+    from . import console, status, template  # noqa: PLC0415 - the layer is loaded when a node wants it
     from .registry import Containers  # noqa: PLC0415 - likewise
 
     node.containers = Containers(node)
+    node.containers.programs = console.serve_programs(node)
     node.statistics.sources.append(lambda: status.resources(node))
     place = node.disk / "vz" / "template" / "cache" / template.NAME
     if not place.exists():

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...error import ClusterError
+from .. import userfile
 from ..config.guest import GuestConfig, Section
-from ..config.users import UserConfig
 from ..ha import hooks
 from ..properties import parse, render
 from ..storage import of_volume, storage_of, storages
@@ -97,7 +97,7 @@ def create(
             node.state.delete_guest(vmid)
         raise
     if pool:
-        machines.join_pool(node, vmid, pool)
+        userfile.join_pool(node.state, vmid, pool)
     node.statistics.changed()
 
 
@@ -172,7 +172,7 @@ def clone(
             node.state.delete_guest(new)
         raise
     if pool:
-        machines.join_pool(node, new, pool)
+        userfile.join_pool(node.state, new, pool)
     node.statistics.changed()
 
 
@@ -243,18 +243,8 @@ def destroy(
             hooks.purge(node, vmid)
         node.state.delete_guest(vmid)
         node.state.delete(f"firewall/{vmid}.fw")
-    _leave_pools(node, vmid)
+    userfile.forget_guest(node.state, vmid)
     node.statistics.changed()
-
-
-def _leave_pools(node: Node, vmid: int) -> None:
-    with node.state.lock("file-user_cfg"):
-        users = UserConfig.parse(node.state.read("user.cfg"))
-        members = [pool for pool in users.pools.values() if vmid in pool.vms]
-        for pool in members:
-            pool.vms.discard(vmid)
-        if members:
-            node.state.write("user.cfg", users.text())
 
 
 def volumes_of(config: GuestConfig) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from ...error import ClusterError
 
 if TYPE_CHECKING:
-    import threading as _threading
     from pathlib import Path
 
     from ..node import Node
@@ -23,7 +23,7 @@ class Running(Protocol):
     root: Path
     started: float
     taps: dict[str, int]
-    ended: _threading.Event
+    ended: threading.Event
     status: int | None
 
     @property
@@ -58,6 +58,7 @@ class Containers:
         self._running: dict[int, Running] = {}
         self._lock = threading.Lock()
         self._closing = False
+        self.programs: socket.socket | None = None
 
     def get(self, vmid: int) -> Running | None:
         """Return a running container, or None."""
@@ -115,5 +116,7 @@ class Containers:
         with self._lock:
             self._closing = True
             left = list(self._running.values())
+        if self.programs is not None:
+            self.programs.close()
         for running in left:
             running.kill()
