@@ -7,6 +7,7 @@ start to its exit, imports included. The zoo is shown to plain nbgrader in a box
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import statistics
 import sys
@@ -17,10 +18,14 @@ from pathlib import Path
 from autograder.sandbox import Isolation, Level, probe, register, unregister
 from autograder.sandbox import provisioner as boxes
 from autograder.zoo import Habitat, Specimen, specimens
-from autograder.zoo.habitat import IMPATIENT, PLAIN
+from autograder.zoo.habitat import IMPATIENT, PLAIN, ROOT
 from autograder.zoo.honest import generated
+from autograder.zoo.specimen import LESSON as ZOO_LESSON
+from autograder.zoo.specimen import code_cell
+from tests.pipeline.submissions import Submissions
 
 SUBMISSIONS = 20
+LESSON = "02-isa"
 
 
 def _say(text: str) -> None:
@@ -28,42 +33,108 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def commands(built: Path, count: int) -> dict[str, float]:
-    """Time each way to grade `count` submissions once."""
+def commands(habitats: Callable[[str], Habitat], lesson: str) -> dict[str, float]:
+    """Time each way to grade what was handed in, once.
+
+    Args:
+        habitats: makes a course with submissions, for the end of its configuration.
+        lesson: which they are of.
+    """
     found = {}
     for name, configuration in (("nbgrader", PLAIN), ("1 worker", ""), ("2 workers", ""), ("by nbgrader", "")):
-        with Habitat(configuration, built=built) as habitat:
-            for student, (notebook, _) in generated(habitat.lesson, count).items():
-                habitat.submit(student, notebook)
-            habitat.release()
+        with habitats(configuration) as habitat:
+            habitat.run("nbgrader", "generate_assignment", lesson, "--force")
             if name.endswith(("worker", "workers")):
-                found[name] = habitat.grade(int(name[0]))
+                found[name] = _timed(habitat, "course", "grade", lesson, "-j", name[0])
             else:
-                found[name] = habitat.autograde()
+                found[name] = _timed(habitat, "nbgrader", "autograde", lesson)
             if name == "2 workers":
-                found["regrade"] = habitat.grade(2)
-                found["regrade by nbgrader"] = habitat.autograde("--force")
+                found["regrade"] = _timed(habitat, "course", "grade", lesson, "-j", "2")
+                shutil.rmtree(habitat.root / "autograder" / "work" / "graded")
+                found["marks anew"] = _timed(habitat, "course", "grade", lesson, "-j", "2")
+                found["regrade by nbgrader"] = _timed(habitat, "nbgrader", "autograde", lesson, "--force")
     return found
 
 
-def speed(rounds: int = 3) -> None:
-    """Print how long grading takes."""
-    with Habitat() as first:
-        runs = [commands(first.root, SUBMISSIONS) for _ in range(rounds)]
+def _timed(habitat: Habitat, *command: str) -> float:
+    start = time.perf_counter()
+    habitat.run(*command)
+    return time.perf_counter() - start
+
+
+_LABELS = {
+    "nbgrader": "nbgrader autograde, its own preprocessors",
+    "by nbgrader": "nbgrader autograde, ours, nothing known",
+    "1 worker": "course grade -j 1, nothing known",
+    "2 workers": "course grade -j 2, nothing known",
+    "regrade": "course grade -j 2, again",
+    "marks anew": "course grade -j 2, all marks written again",
+    "regrade by nbgrader": "nbgrader autograde --force, ours, again",
+}
+
+
+def _show(title: str, runs: list[dict[str, float]], targets: dict[str, str]) -> None:
     median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     plain = median["nbgrader"]
-    targets = {"2 workers": "target: at least 4", "regrade": "target: at least 10"}
-    labels = {
-        "nbgrader": "nbgrader autograde, its own preprocessors",
-        "by nbgrader": "nbgrader autograde, ours, nothing known",
-        "1 worker": "course grade -j 1, nothing known",
-        "2 workers": "course grade -j 2, nothing known",
-        "regrade": "course grade -j 2, again",
-        "regrade by nbgrader": "nbgrader autograde --force, ours, again",
-    }
-    _say(f"{SUBMISSIONS} submissions, medians of {rounds} rounds; students' code: {probe()}")
-    for name, label in labels.items():
-        _say(f"  {label:45} {median[name]:7.2f} s {plain / median[name]:6.1f} x  {targets.get(name, '')}")
+    _say(f"{title}, medians of {len(runs)} rounds; students' code: {probe()}")
+    for name, label in _LABELS.items():
+        if name in median:
+            _say(f"  {label:45} {median[name]:7.2f} s {plain / median[name]:6.1f} x  {targets.get(name, '')}")
+
+
+def speed(rounds: int = 3) -> None:
+    """Print how long grading takes where the grader's own work is what takes time: six quick exercises."""
+    with Habitat() as first:
+
+        def handed_in(configuration: str) -> Habitat:
+            habitat = Habitat(configuration, built=first.root)
+            for student, (notebook, _) in generated(habitat.lesson, SUBMISSIONS).items():
+                habitat.submit(student, notebook)
+            return habitat
+
+        runs = [commands(handed_in, ZOO_LESSON) for _ in range(rounds)]
+    title = f"{SUBMISSIONS} submissions of six quick exercises"
+    _show(title, runs, {"2 workers": "target: at least 4", "regrade": "target: at least 10"})
+
+
+def lessons() -> None:
+    """Print how long grading takes where answers and checks boot machines: a lesson of the course, graded once.
+
+    The lesson is the one in the middle by the time that plain nbgrader takes for it. Students' notebooks differ: each
+    has some of the lesson's own answers, and a cell of its own.
+    """
+    made = Submissions(*(ROOT / kind / LESSON / f"{LESSON}.ipynb" for kind in ("source", "release/en")))
+    answers = made.ids("answer")
+    with Habitat() as first:
+
+        def handed_in(configuration: str) -> Habitat:
+            habitat = Habitat(configuration, built=first.root)
+            for kind in ("source", "release/en"):
+                shutil.copytree(ROOT / kind / LESSON, habitat.root / kind / LESSON)
+            for number in range(SUBMISSIONS):
+                given = answers if number % 2 else answers[: max(1, len(answers) * (number % 4 + 1) // 4)]
+                notebook = made.with_answers(given)
+                notebook["cells"].insert(1, code_cell(f"me = {number}", "own-0"))
+                folder = habitat.root / "autograder" / "work" / "submitted" / f"s{number:02}" / LESSON
+                folder.mkdir(parents=True)
+                (folder / f"{LESSON}.ipynb").write_text(json.dumps(notebook))
+            return habitat
+
+        _show(f"{SUBMISSIONS} submissions of {LESSON}", [_briefly(handed_in)], {})
+
+
+def _briefly(handed_in: Callable[[str], Habitat]) -> dict[str, float]:
+    found = {}
+    for name, configuration, command in (
+        ("nbgrader", PLAIN, ("nbgrader", "autograde", LESSON)),
+        ("2 workers", "", ("course", "grade", LESSON, "-j", "2")),
+    ):
+        with handed_in(configuration) as habitat:
+            habitat.run("nbgrader", "generate_assignment", LESSON, "--force")
+            found[name] = _timed(habitat, *command)
+            if configuration == "":
+                found["regrade"] = _timed(habitat, *command)
+    return found
 
 
 def kernels(rounds: int = 7) -> None:
@@ -198,6 +269,7 @@ def slow() -> None:
 def main() -> None:
     """Print all."""
     speed()
+    lessons()
     kernels()
     zoo()
     slow()
