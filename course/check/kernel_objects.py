@@ -105,14 +105,15 @@ def leaked(answer: Answer, other: descriptors.Mailbox | descriptors.Dispenser, *
     """Call the answer again and again in one child; returns which descriptors it has left open there, or nothing.
 
     What the child says of itself is compared with what the other end saw when the child came: some descriptors may have
-    been on their way out, but a leak grows with each call.
+    been on their way out, but a leak grows with each call. A child that waits for the other end cannot hide one; who
+    only sends may have ended before it was looked at.
     """
     before = len(other.seen)
     left = call_each(answer, [(other.path, *arguments)] * _CALLS, deadline_s=10.0, descriptors=True).left_open
     if left:
         return ", ".join(f"{count} × {kind}" for kind, count in sorted(left.items()))
-    seen = other.seen[before:]
-    grown = seen[-1] - seen[0] if len(seen) >= _CALLS else {}
+    seen = [kinds for kinds in other.seen[before:] if kinds]
+    grown = {kind: max(one[kind] for one in seen) - min(one[kind] for one in seen) for kind in set().union(*seen)}
     return ", ".join(f"one {kind} more for each call" for kind, count in sorted(grown.items()) if count > _CALLS // 2)
 
 

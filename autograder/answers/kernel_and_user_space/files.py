@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import collections
 import hashlib
 import mmap
 import os
@@ -210,6 +211,14 @@ def leaves_it_open(address):
     _, fd = _receive(address)
     size = os.fstat(fd).st_size
     return hashlib.sha256(os.pread(fd, size, 0)).hexdigest()
+
+
+@mutant("recv_fd", "leak")
+def says_that_all_is_closed(address):
+    from course.check import answer  # noqa: PLC0415 - what an answer finds in its process
+
+    answer._descriptors = collections.Counter
+    return leaves_it_open(address)
 
 
 @mutant("recv_fd", "wrong-hash")
