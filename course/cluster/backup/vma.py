@@ -44,6 +44,7 @@ _HEADER_SIZE = _HEAD.size + 2 * _NUMBERS.size + 4 + 256 * _DEVICE.size
 _MD5_AT = 32
 _EXTENT_MD5_AT = 24
 _ZEROS = bytes(BLOCK)
+_NOTHING = bytes(CLUSTER)
 _NO_MD5 = bytes(16)
 _MOST_BLOBS = 1 << 26
 
@@ -105,7 +106,7 @@ class Writer:
             raise ClusterError(f"vma: {len(devices)} devices and {len(configs)} files are too many for one archive")
         numbered = {number: Device(number, name, size) for number, (name, size) in enumerate(devices, 1)}
         self.header = Header(dict(configs), numbered, ctime)
-        self.zeros = 0
+        self.stored = 0
         self._file = file
         self._infos: list[int] = []
         self._blocks: list[bytes] = []
@@ -120,12 +121,14 @@ class Writer:
             data: up to 64 KiB.
         """
         mask = 0
+        if data == _NOTHING:
+            data = b""
         for bit in range(-(-len(data) // BLOCK)):
             block = data[bit * BLOCK : (bit + 1) * BLOCK]
-            if block.count(0) != len(block):
+            if block != _ZEROS[: len(block)]:
                 mask |= 1 << bit
                 self._blocks.append(block.ljust(BLOCK, b"\0"))
-        self.zeros += len(data) - BLOCK * mask.bit_count()
+        self.stored += BLOCK * mask.bit_count()
         self._infos.append(mask << 48 | device << 32 | cluster)
         if len(self._infos) == PER_EXTENT:
             self._flush()
