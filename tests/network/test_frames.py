@@ -74,14 +74,18 @@ def test_a_damaged_header_is_refused():
 
 @given(MACS, MACS, st.integers(0x600, 0xFFFF).filter(lambda kind: kind != 0x8100), DATA,
        st.none() | st.integers(1, 4094), st.integers(0, 7))  # fmt: skip
-def test_a_frame_survives(dst, src, kind, payload, vlan, priority):
+def test_a_frame_survives(  # noqa: PLR0917
+    dst, src, kind, payload, vlan, priority
+):
     """What was built is parsed to the same frame, with and without a tag."""
     frame = Ethernet(dst, src, kind, payload, vlan, priority if vlan else 0)
     assert Ethernet.parse(frame.build()) == frame
 
 
 @given(FOURS, FOURS, PORTS, PORTS, st.integers(0, 2**32 - 1), st.integers(0, 63), DATA)
-def test_a_tcp_packet_survives(src, dst, sport, dport, seq, flags, payload):
+def test_a_tcp_packet_survives(  # noqa: PLR0917
+    src, dst, sport, dport, seq, flags, payload
+):
     """A whole packet of version 4 is parsed to what it was built of, and its checksum is right."""
     segment = Tcp(sport, dport, seq, 0, flags, payload=payload)
     packet = IPv4(src, dst, 6, segment.build(src, dst))
@@ -132,7 +136,9 @@ def test_no_damage_upsets_the_quick_reader(frame, where, bytes_):
 
 
 @given(FOURS, FOURS, PORTS, PORTS, st.sampled_from([6, 17]), DATA)
-def test_the_quick_reader_agrees_with_the_other(src, dst, sport, dport, protocol, data):
+def test_the_quick_reader_agrees_with_the_other(  # noqa: PLR0917
+    src, dst, sport, dport, protocol, data
+):
     """What a filter sees is what `layers` sees."""
     segment = Tcp(sport, dport, flags=SYN | ACK, payload=data) if protocol == 6 else Udp(sport, dport, data)
     frame = Ethernet("02:00:00:00:00:01", "02:00:00:00:00:02", 0x0800,

@@ -14,10 +14,12 @@ ALL = b"\xff" * 6
 
 
 def card(number: int) -> bytes:
+    """Return a card's address."""
     return b"\x02\0\0\0\0" + bytes((number,))
 
 
 def frame(src: int, dst: int | None, vlan: int | None = None, data: bytes = b"hello") -> bytes:
+    """Return a frame; without a target, for all."""
     tag = b"" if vlan is None else b"\x81\0" + vlan.to_bytes(2, "big")
     return (ALL if dst is None else card(dst)) + card(src) + tag + b"\x88\xb5" + data
 
@@ -164,6 +166,7 @@ class OnlyOdd:
     """A guard that lets frames with odd data pass, and answers the others."""
 
     def leaving(self, packet, now):
+        """Judge by the last bit."""
         return PASS if packet.frame[-1] & 1 else Verdict(False, "even", frame(2, 1, data=b"\x01"))
 
     arriving = leaving
@@ -230,9 +233,7 @@ STEPS = st.lists(
 @settings(max_examples=60)
 @given(STEPS)
 def test_a_frame_never_leaves_its_virtual_lan_nor_returns(steps):
-    """Whatever was sent before: no port gets its own frame, none gets one of another virtual LAN, the trunk misses none
-    that is for everybody.
-    """
+    """Whatever came before: nobody gets its own frame or one of another virtual LAN, and nobody misses one for all."""
     bench = Bench(*"abcd", "trunk")
     tags = {"a": 10, "b": 10, "c": 20, "d": 0}
     for name, tag in tags.items():

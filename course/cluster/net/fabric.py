@@ -107,7 +107,7 @@ class Fabric:
         self.log = FirewallLog(node.disk / "log" / "pve-firewall.log")
         addresses = {name: address_of(name) for name in node.state.nodes if name in NODES}
         self.levels = Levels(node.state.pve, node.name, self.log.of, self._warn, addresses)
-        self._lan: Lan | None = None
+        self.lan: Lan | None = None
         self._window: Window | None = None
         self._warned: set[str] = set()
         self._stale = threading.Event()
@@ -120,7 +120,7 @@ class Fabric:
         with contextlib.suppress(FileExistsError):
             files.create(self.interfaces_file, interfaces.default(address_of(self._node.name)), mode=0o644)
         state, name = self._node.state, self._node.name
-        self._lan = Lan(
+        self.lan = Lan(
             self.loop, state.run, name, state.nodes, lambda: self._node.members.plugged(name), self._from_lan
         )
         self.reload()
@@ -133,8 +133,8 @@ class Fabric:
             self._window.close()
         for vmid, index in list(self._plugged):
             self.unplug(vmid, index)
-        if self._lan is not None:
-            self._lan.close()
+        if self.lan is not None:
+            self.lan.close()
         self.loop.stop()
 
     @property
@@ -287,7 +287,7 @@ class Fabric:
         self._answer(now)
 
     def _to_lan(self, card: str, frame: bytes) -> bool:
-        return self._lan is not None and self._lan.send(card, frame)
+        return self.lan is not None and self.lan.send(card, frame)
 
     def _answer(self, now: float) -> None:
         """Send what the node itself says to the frame that was just handled."""

@@ -39,6 +39,9 @@ class Lan:
         nodes: all names.
         plugged: says whether the node's cable is in.
         take: gets the card, the frame and the time.
+
+    Attributes:
+        lost: how many frames came while the node's cable was out.
     """
 
     def __init__(  # noqa: PLR0917
@@ -48,6 +51,7 @@ class Lan:
         self._plugged = plugged
         self._take = take
         self._known: dict[tuple[str, bytes], str] = {}
+        self.lost = 0
         others = [name for name in nodes if name != node]
         self._others = {name: Outgoing(loop, folder(run, name) / SOCKET, _WAITING) for name in others}
         self._incoming = Incoming(loop, folder(run, node) / SOCKET, self._arrived)
@@ -67,8 +71,11 @@ class Lan:
         return True
 
     def _arrived(self, message: bytes, now: float) -> None:
+        if not self._plugged():
+            self.lost += 1
+            return
         parts = message.split(b"\0", 2)
-        if len(parts) != 3 or not self._plugged():
+        if len(parts) != 3:
             return
         card, node, frame = parts[0].decode(errors="replace"), parts[1].decode(errors="replace"), parts[2]
         if node not in self._others or len(frame) < 14:
