@@ -25,6 +25,8 @@ from .config.users import ROOT, Roles, UserConfig, normalize
 from .roles import PRIVILEGES, builtin_roles
 
 TOP_LEVEL = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms")
+REMEMBERED = 10_000
+"""How many answers are kept; a configuration that changes is another `Access`."""
 _AREA = {"storage": "Datastore.Allocate", "vms": "VM.Allocate", "pool": "Pool.Allocate"}
 
 
@@ -32,7 +34,7 @@ class Access:
     """The rights of everybody in one configuration.
 
     Args:
-        config: users, groups, tokens, pools, roles and rights.
+        config: users, groups, tokens, pools, roles and rights; it must not change while this is used.
         now: the time by which users and tokens expire, in seconds since 1970.
         privileges: all that there are, for another release of Proxmox VE.
     """
@@ -44,6 +46,7 @@ class Access:
             **{name: frozenset(own) & privileges for name, own in config.roles.items()},
             **builtin_roles(privileges),
         }
+        self._known: dict[tuple[str, str], Mapping[str, bool]] = {}
 
     def role(self, name: str) -> frozenset[str]:
         """Return a role's privileges.
@@ -163,11 +166,18 @@ class Access:
 
     def _has(self, who: str, path: str) -> Mapping[str, bool]:
         """Return the privileges at a path; none at what is no path, for rules put clients' words into paths."""
-        try:
-            normalize(path)
-        except ClusterError:
+        if not self.active(who):
             return {}
-        return self.privileges(who, path)
+        found = self._known.get((who, path))
+        if found is None:
+            try:
+                found = self.privileges(who, normalize(path))
+            except ClusterError:
+                found = {}
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[who, path] = found
+        return found
 
     def check_call(self, who: str, permissions: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> None:
         """Apply the rule that the schema gives for a call.

@@ -98,11 +98,14 @@ class Call:
     upload: Path | None = None
     total: int | None = None
     more: dict[str, Any] = field(default_factory=dict)
+    _access: Access | None = None
 
     @property
     def access(self) -> Access:
-        """The rights of everybody, as they are now."""
-        return self.node.access()
+        """The rights of everybody, as they were when the call came."""
+        if self._access is None:
+            self._access = self.node.access()
+        return self._access
 
     def check(self, path: str, privileges: Sequence[str], *, any_of: bool = False) -> None:
         """Refuse a caller who lacks a privilege.

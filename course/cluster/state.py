@@ -90,6 +90,7 @@ class State:
         self.nodes = nodes
         self.quorate = quorate
         self._cache: dict[str, tuple[tuple[int, ...], Any]] = {}
+        self._names: dict[str, str] = {}
         self._held = threading.local()
 
     def of(self, node: str) -> Path:
@@ -155,16 +156,28 @@ class State:
         files.move(self.path(source), self.path(target))
 
     def parsed(self, relative: str, parse: Callable[[str], _Parsed]) -> _Parsed:
-        """Return what a file says; it is read again only when it changed. Do not change what this returns."""
-        path = self.path(relative)
-        seen = _stamp(path)
-        kept = self._cache.get(relative)
+        """Return what a file says; it is read again only when it changed. Do not change what this returns.
+
+        Args:
+            relative: the file.
+            parse: reads its text; a function or a method with a name of its own.
+        """
+        seen = _stamp(self._name(relative))
+        key = f"{relative} {getattr(parse, '__module__', '')} {parse.__qualname__}"
+        kept = self._cache.get(key)
         if kept is not None and kept[0] == seen and _settled(seen):
             found: _Parsed = kept[1]
             return found
-        found = parse(files.read(path))
-        self._cache[relative] = (seen, found)
+        found = parse(self.read(relative))
+        self._cache[key] = (seen, found)
         return found
+
+    def _name(self, relative: str) -> str:
+        """Return a path as text, made once: each read of the API looks at several files."""
+        name = self._names.get(relative)
+        if name is None:
+            name = self._names[relative] = str(self.path(relative))
+        return name
 
     # Locks
 
@@ -238,12 +251,11 @@ class State:
 
     def _numbers(self, relative: str) -> list[int]:
         """Return the numbers of the guests in a folder."""
-        path = self.path(relative)
-        seen, kept = _stamp(path), self._cache.get(relative)
+        seen, kept = _stamp(self._name(relative)), self._cache.get(relative)
         if kept is not None and kept[0] == seen and _settled(seen):
             return list(kept[1])
         try:
-            names = [found.name for found in path.iterdir()]
+            names = os.listdir(self._name(relative))  # noqa: PTH208 - names are all that is needed
         except FileNotFoundError:
             return []
         numbers = [int(name[:-5]) for name in names if name.endswith(".conf") and name[:-5].isdecimal()]
@@ -374,10 +386,10 @@ def render_options(values: dict[str, str]) -> str:
     return "".join(f"{key}: {value}\n" for key, value in values.items())
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def _stamp(path: str) -> tuple[int, ...]:
     """Return what changes with a file or folder."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - on the way of each answer
     except OSError:
         return ()
     return found.st_mtime_ns, found.st_ino, found.st_size

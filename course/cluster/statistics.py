@@ -48,6 +48,7 @@ class Statistics:
         self._refreshing = threading.Lock()
         self._meter = host.Meter()
         self._seen: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
+        self._published: dict[str, str] = {}
         self._log_number = 0
         self._log_lock = threading.Lock()
         self._saved = 0.0
@@ -102,16 +103,18 @@ class Statistics:
 
     def of(self, node: str) -> dict[str, Any]:
         """Return what a node said last: ``time``, ``node``, ``entries``; empty when it never said anything."""
-        path = self._node.state.run / node / STATUS
+        path = self._published.get(node)
+        if path is None:
+            path = self._published[node] = str(self._node.state.run / node / STATUS)
         try:
-            found = path.stat()
+            found = os.stat(path)  # noqa: PTH116 - on the way of each answer
         except OSError:
             return {}
         stamp = (found.st_mtime_ns, found.st_ino)
         kept = self._seen.get(node)
         if kept is None or kept[0] != stamp:
             try:
-                kept = (stamp, json.loads(path.read_bytes()))
+                kept = (stamp, json.loads(Path(path).read_bytes()))
             except (OSError, ValueError):
                 return kept[1] if kept else {}
             self._seen[node] = kept

@@ -189,7 +189,8 @@ class Tasks:
 
     def wait(self, upid: str, timeout_s: float | None = None) -> bool:
         """Wait for the end of a task of this node; say whether it came."""
-        task = self._running.get(upid)
+        with self._lock:
+            task = self._running.get(upid)
         return task is None or task.ended.wait(timeout_s)
 
     def _begin(self, type: str, id: str, user: str) -> Task:
@@ -225,10 +226,11 @@ class Tasks:
         with contextlib.suppress(OSError):  # a full disk must not keep a task running for ever
             task.close(status)
         with self._lock:
-            del self._running[str(task.upid)]
             self._recent = [entry, *self._recent][:RECENT]
             with contextlib.suppress(OSError):
                 self._append([entry])
+            del self._running[str(task.upid)]  # who sees that it ended finds it among those that did
+            with contextlib.suppress(OSError):
                 self._save_active()
         if self._report is not None:
             with contextlib.suppress(Exception):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...error import ClusterError
 from .. import certificates, host
+from ..config import sections
 from ..config.guest import GuestConfig
 from ..node import Node
 from ..state import GuestPlace
@@ -174,27 +175,35 @@ def storages(call: Call, *, everybody: bool = False) -> list[dict[str, Any]]:
     """Return the storages that the caller may see, or all, on each node that has them."""
     node = call.node
     found = []
+    known = node.state.parsed("storage.cfg", _shapes)
     for name in node.state.nodes:
         online = node.members.online(name)
-        for storage, section in node.state.storages().items():
-            allowed = section.words("nodes")
-            if section.flag("disable") or (allowed and name not in allowed):
-                continue
-            if not (everybody or call.may(f"/storage/{storage}", ["Datastore.Audit"])):
-                continue
-            id = f"storage/{name}/{storage}"
-            entry = {
-                "id": id,
+        said = {entry.get("id"): entry for entry in node.statistics.of(name).get("entries", ())} if online else {}
+        for storage, nodes, entry in known:
+            if (not nodes or name in nodes) and (everybody or call.may(f"/storage/{storage}", ["Datastore.Audit"])):
+                id = f"storage/{name}/{storage}"
+                found.append({"id": id, "node": name, **entry, **said.get(id, {})})
+    return found
+
+
+def _shapes(text: str) -> list[tuple[str, list[str], dict[str, Any]]]:
+    """Return the storages that are not switched off: name, nodes that it is limited to, what its entry says."""
+    return [
+        (
+            name,
+            section.words("nodes"),
+            {
                 "type": "storage",
-                "storage": storage,
-                "node": name,
+                "storage": name,
                 "status": "unknown",
                 "plugintype": section.kind,
                 "content": ",".join(section.words("content")),
                 "shared": int(section.flag("shared")),
-            }
-            found.append({**entry, **(node.statistics.entry(name, id) if online else {})})
-    return found
+            },
+        )
+        for name, section in sections.parse(text).items()
+        if not section.flag("disable")
+    ]
 
 
 def _networks(call: Call) -> list[dict[str, Any]]:
