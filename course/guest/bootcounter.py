@@ -1,11 +1,11 @@
 """A CD that counts: a machine of a cluster whose life can be told from a new one, in 2 KiB and without any system.
 
-The firmware loads it at 0x7c00. From then on it counts at 0x500 in RAM with each tick of the PC's clock, 18.2 times a
-second, and writes each number on the first serial port. Between two ticks the processor sleeps. The number is nowhere
-but in RAM: a restart begins at 1, a snapshot or a migration goes on. At 0x504 is a number that each boot draws anew,
-from the processor's time stamp counter: two moments with the same number belong to the same life.
+The firmware loads it at 0x7c00. From then on it counts at 0x500 in RAM with each tick of the PC's clock, a hundred
+times a second, and writes each number on the first serial port. Between two ticks the processor sleeps. The number is
+nowhere but in RAM: a restart begins at 1, a snapshot or a migration goes on. At 0x504 is a number that each boot draws
+anew, from the processor's time stamp counter: two moments with the same number belong to the same life.
 
-Source: "El Torito" Bootable CD-ROM Format Specification 1.0; 8254 data sheet (18.2 Hz); 16550 data sheet.
+Source: "El Torito" Bootable CD-ROM Format Specification 1.0; 8254 data sheet (mode 2, 1193182 Hz); 16550 data sheet.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ LISTING = """
     8e d0                   ; mov ss, ax
     bc 00 7c                ; mov sp, 0x7c00
     fc                      ; cld
+    b0 34                   ; mov al, 0x34            the PC's clock: a tick 100 times a second
+    e6 43                   ; out 0x43, al
+    b0 9c                   ; mov al, 0x9c            1193182 Hz / 100 = 0x2e9c
+    e6 40                   ; out 0x40, al
+    b0 2e                   ; mov al, 0x2e
+    e6 40                   ; out 0x40, al
     fb                      ; sti
     66 c7 06 00 05 00 00 00 00 ; mov dword ptr [0x500], 0
     0f 31                   ; rdtsc                   another number in each life
