@@ -94,7 +94,7 @@ def word_by_word(access, vmid, target):
     wait(api, upid)
     for line in api.nodes(source).tasks(upid).log.get(limit=500):
         words = line["t"].split()
-        if "downtime" in words:
+        if "average" in words:
             speed, unit = float(words[words.index("speed:") + 1]), words[words.index("speed:") + 2]
             downtime = int(words[words.index("downtime") + 1])
             scale = {"KiB/s": 1 / 1024, "MiB/s": 1, "GiB/s": 1024}[unit]

@@ -96,13 +96,15 @@ def judge(trial: Trial, found: Street) -> None:
     call = asked("shield", found.vmid)
     done, transcript = cluster.ask(trial, found.vmid)
     cluster.finish(transcript)
+    cards = [e["values"]["net0"] for e in transcript.changes if "net0" in e["values"]]
+    if other := next((card for card in cards if mac not in card), None):
+        trial.wrong(
+            "other-card",
+            f"{call} asked for net0={other}: that is another network card. The guest's own has the address {mac}. "
+            f"The cluster's words: {'; '.join(transcript.refused) or 'accepted'}",
+            "Change one option of net0, and leave the rest as it was.",
+        )
     trial.value_of(done, call, none_is_an_answer=True)
-    trial.expect(
-        found.mac(found.vmid) == mac,
-        "other-card",
-        f"{call} gave the guest another network card: its address was {mac}, now it is {found.mac(found.vmid)}.",
-        "Change one option of net0, and leave the rest as it was.",
-    )
     rules = cluster.get(f"{found.path}/firewall/rules")
     trial.expect(
         any(rule.get("comment") == COLLEAGUE for rule in rules),
