@@ -69,13 +69,6 @@ class Locks:
             self.held.discard(name)
             fcntl.lockf(self._handles[name], fcntl.LOCK_UN)
 
-    def close(self) -> None:
-        """Give all back."""
-        for handle in self._handles.values():
-            os.close(handle)
-        self._handles.clear()
-        self.held.clear()
-
 
 def processes_of(run: Path, own: int) -> list[int]:
     """Return the processes whose command line names a node's folder of sockets: what a node leaves when it dies."""
@@ -268,10 +261,12 @@ class HighAvailability:
         self.node.every(min(POLL_S, self.node.settings.ha_tick_s), self._poll, "ha")
 
     def close(self) -> None:
-        """Stop looking after them; the guests end with their node."""
-        with self._turn, contextlib.suppress(OSError):
-            self.watchdog(0)
-            self.locks.close()
+        """Stop looking after them.
+
+        The locks stay: they end with the process, when its guests have ended. Nor is the rack asked for anything, which
+        may be waiting for this very end; it forgets the watchdog of a node that is gone.
+        """
+        self.node.stopping.set()
 
     def _poll(self) -> None:
         """Do a round when it is time for one, or when something changed."""
