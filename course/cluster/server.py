@@ -39,6 +39,11 @@ CHUNK = 1 << 18
 KEEP_ALIVE_S = 3600.0
 THREADS = 24
 _ANYBODY = ""
+WELCOME = """<!doctype html>
+<html lang="en"><title>{node}</title>
+<p>This is <b>{node}</b>, a node of the course's lab cluster. It has the API of Proxmox VE, at
+<code>/api2/json</code>, and no web interface: the lessons show the datacenter in a notebook.</p></html>
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +92,8 @@ class Server:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         form = "json"
+        if request.raw_path == "/":
+            return web.Response(text=WELCOME.format(node=self.node.name), content_type="text/html")
         try:
             form, path = _split(unquote(request.raw_path.partition("?")[0], errors="replace"))
             return await self._answer(request, form, path)
@@ -115,6 +122,9 @@ class Server:
         found = self._routes.find(method, path)
         upload = found is not None and found[0].upload
         user = await self._caller(request, path, upload)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
         body = None if upload else await _body(request)
         if found is None:
             raise ClusterError(f"Method '{method} {path}' not implemented", status=501)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import ssl
 from urllib.parse import quote, urlencode
 
@@ -73,7 +74,7 @@ def test_a_success_has_the_headers_of_the_real_server(client):
 @pytest.mark.parametrize(
     ("asked", "status", "reason", "body"),
     [
-        ("GET /", 501, "no such uri", b""),
+        ("GET /pve2/images/logo.png", 501, "no such uri", b""),
         ("GET /api2/yaml/version", 501, "no formatter for uri", b""),
         ("GET /api2/json/nodes/franklin/x", 501, "Method 'GET /nodes/franklin/x' not implemented", b'{"data":null}'),
         ("PUT /api2/json/version", 501, "Method 'PUT /version' not implemented", b'{"data":null}'),
@@ -204,3 +205,27 @@ def test_the_certificate_is_the_authoritys(lab):
     assert requests.get(url, verify=lab.ca, timeout=60).status_code == 200
     with pytest.raises(requests.exceptions.SSLError):
         requests.get(url, timeout=60)
+
+
+def test_a_client_that_asks_first_may_go_on(lab, client):
+    """Some wait for "100 Continue" before they send a body."""
+    headers = {**client.headers, "Host": "lab", "Expect": "100-continue", **FORM, "Content-Length": "16"}
+    context = ssl.create_default_context(cafile=lab.ca)
+    with (
+        socket.create_connection(lab.address(), timeout=60) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+    ):
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        secure.sendall(f"POST /api2/json/pools HTTP/1.1\r\n{lines}\r\n".encode())
+        assert secure.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        secure.sendall(b"poolid=continued")
+        assert secure.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert client.ask("DELETE", "/api2/json/pools/continued")[0] == 200
+
+
+def test_who_opens_the_address_in_a_browser_is_told_what_it_is(client):
+    """There is no web interface, and a page says so."""
+    status, _, headers, body = client.ask("GET", "/")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/html")
+    assert b"franklin" in body
