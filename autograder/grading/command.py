@@ -102,61 +102,57 @@ def run(
     batch, cache = Batch(), Cache(course.work / "cache")
     book, ledger = Gradebook(course), Ledger(course)
     known = book.known()
-    names = _names(course, submissions, batch, kindling=not dask)
-    waiting = [one for one in names if force or not ledger.is_graded(one, names[one], known)]
-    batch.unchanged = [one for one in names if one not in set(waiting)]
+    naming = Names(course)
+    names = _names(naming, submissions, batch)
+    batch.unchanged = [] if force else [one for one in names if ledger.is_graded(one, names[one], known)]
+    waiting = [one for one in submissions if one not in {*batch.unchanged, *batch.failed}]
+    todo = [one for one in waiting if force or one not in names or not all(key in cache for key in names[one])]
     if not waiting:
         return batch
-    todo = [one for one in waiting if force or not all(key in cache for key in names[one])]
-    with contextlib.closing(pool.dask(course, todo, dask) if dask else pool.local(course, todo, jobs)) as ended:
+    ended = pool.dask(course, todo, dask) if dask else pool.local(course, todo, jobs, anew=force)
+    with contextlib.closing(ended), _progress(console) as progress:
         for note in filter(None, map(book.enter, sorted({one.lesson for one in waiting}))):
             if console:
                 console.print(escape(note), highlight=False)
-        with _progress(console) as progress, swift():
-            executing = progress.add_task("execute", total=len(todo), visible=bool(todo))
-            marking = progress.add_task("marks", total=len(waiting))
+        executing = progress.add_task("execute", total=len(todo), visible=bool(todo))
+        marking = progress.add_task("marks", total=len(waiting))
 
-            def mark(one: Submission) -> None:
-                progress.advance(marking)
-                if one in batch.failed:
-                    return
-                if why := book.grade(one):
-                    batch.failed[one] = why
-                    return
+        def mark(one: Submission) -> None:
+            progress.advance(marking)
+            if one in batch.failed:
+                return
+            if not force and ledger.is_graded(one, names[one], known):
+                batch.unchanged.append(one)
+            elif why := book.grade(one):
+                batch.failed[one] = why
+            else:
                 batch.graded.append(one)
                 if all(key in cache for key in names[one]):  # what could not be judged is tried again by the next run
                     ledger.add(one, names[one])
 
+        with swift():
             for one, result in ended:
                 progress.advance(executing)
-                _keep(one, result, cache, batch)
+                if isinstance(result, Exception):
+                    batch.failed[one] = _words(result)
+                else:
+                    _keep(one, result, cache, batch)
+                    names[one] = list(result.names)
+                    naming.keep(one, names[one])
                 mark(one)
             for one in filter(set(waiting).difference(todo).__contains__, waiting):
                 mark(one)
     return batch
 
 
-def _names(
-    course: Course, submissions: list[Submission], batch: Batch, *, kindling: bool
-) -> dict[Submission, list[str]]:
-    """The keys of every submission's executions; one that cannot even be read fails for itself.
-
-    Args:
-        course: the checkout.
-        submissions: whose.
-        batch: takes note of those that fail.
-        kindling: whether to start what executing needs as soon as it looks as if there were something to execute.
-    """
-    naming = Names(course)
+def _names(naming: Names, submissions: list[Submission], batch: Batch) -> dict[Submission, list[str]]:
+    """The keys of executions, as far as they are known; a submission that cannot even be read fails for itself."""
     names: dict[Submission, list[str]] = {}
     for one in submissions:
         try:
-            found = naming.known(one)
-            if found is None and kindling:
-                execution.kindle(course)
-                kindling = False
-            names[one] = naming.find(one) if found is None else found
-        except Exception as error:
+            if (found := naming.known(one)) is not None:
+                names[one] = found
+        except OSError as error:
             batch.failed[one] = _words(error)
     return names
 
@@ -165,11 +161,8 @@ def _words(error: Exception) -> str:
     return str(error) if isinstance(error, GradingError) else f"{type(error).__name__}: {error}"
 
 
-def _keep(one: Submission, result: execution.Executed | Exception, cache: Cache, batch: Batch) -> None:
+def _keep(one: Submission, result: execution.Executed, cache: Cache, batch: Batch) -> None:
     """Put what came of a submission into the cache."""
-    if isinstance(result, Exception):
-        batch.failed[one] = _words(result)
-        return
     if result.remarks:
         batch.remarks[one] = result.remarks
     for name, outcome in result.outcomes.items():

@@ -38,16 +38,17 @@ class Crew:
         course: the checkout.
         submissions: what to execute.
         size: how many workers.
+        anew: whether to execute also what the cache holds.
     """
 
-    def __init__(self, course: Course, submissions: Sequence[Submission], size: int) -> None:
-        self._root = str(course.root)
+    def __init__(self, course: Course, submissions: Sequence[Submission], size: int, *, anew: bool = False) -> None:
+        self._root, self._anew = str(course.root), anew
         self._waiting = collections.deque(submissions)
         self._tries = collections.Counter[Submission]()
         self._size = min(size, len(submissions))
         if self._size and _may_fork():
             warm(course)
-        self._hands = [_Hand(self._root) for _ in range(self._size)]
+        self._hands = [_Hand(self._root, self._anew) for _ in range(self._size)]
         for hand in self._hands:
             self._feed(hand)
 
@@ -88,7 +89,7 @@ class Crew:
         self._tries[one] += 1
         if self._tries[one] < _TRIES:
             self._waiting.append(one)
-        new = self._hands[self._hands.index(hand)] = _Hand(self._root)
+        new = self._hands[self._hands.index(hand)] = _Hand(self._root, self._anew)
         self._feed(new)
         if self._tries[one] >= _TRIES:
             yield one, GradingError("the process that executed it was killed, twice")
@@ -102,14 +103,14 @@ class _Hand:
         jobs: what it was given and has not done, the one that it does first.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, anew: bool) -> None:
         self.jobs: collections.deque[Submission] = collections.deque()
         forked = _may_fork()
         context: Any = multiprocessing.get_context("fork" if forked else "spawn")
         self.end, other = context.Pipe()
         with other:
             self._process = context.Process(
-                target=_work, args=(root, other, os.getpid(), forked), daemon=True, name="grading worker"
+                target=_work, args=(root, other, os.getpid(), forked, anew), daemon=True, name="grading worker"
             )
             self._process.start()
 
@@ -139,7 +140,7 @@ def _may_fork() -> bool:
     return threading.active_count() == 1 and len(list(Path("/proc/self/task").iterdir())) == 1
 
 
-def _work(root: str, orders: Any, parent: int, forked: bool) -> None:
+def _work(root: str, orders: Any, parent: int, forked: bool, anew: bool) -> None:
     """Be a worker: it dies with its parent, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
@@ -153,11 +154,11 @@ def _work(root: str, orders: Any, parent: int, forked: bool) -> None:
         adopt(root, parent)
     with contextlib.suppress(EOFError, OSError):
         while (one := orders.recv()) is not None:  # the end of the pipe may be open in younger workers
-            orders.send(_result(root, one))
+            orders.send(_result(root, one, anew))
 
 
-def _result(root: str, one: Submission) -> Executed | Exception:
+def _result(root: str, one: Submission, anew: bool) -> Executed | Exception:
     try:
-        return execute_here(root, one)
+        return execute_here(root, one, anew=anew)
     except Exception as error:
         return GradingError(f"{type(error).__name__}: {error}")

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cache import Cache
 from .course import Course, Submission
 
 if TYPE_CHECKING:
@@ -38,10 +39,12 @@ class Executed:
     Attributes:
         outcomes: by key; only of notebooks whose tests were all judged.
         remarks: sentences for the instructor, such as what had to be repaired.
+        names: the keys of all its notebooks.
     """
 
     outcomes: Mapping[str, Mapping[str, Any]]
     remarks: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def pack(folder: Path) -> dict[str, bytes]:
@@ -73,9 +76,11 @@ def execute(root: str, one: Submission, files: Mapping[str, bytes]) -> Executed:
         return _worker(root).execute(one, folder)
 
 
-def execute_here(root: str, one: Submission) -> Executed:
-    """Execute a submission of this checkout."""
-    return execute(root, one, pack(_worker(root).course.path("submitted", one.student, one.lesson)))
+def execute_here(root: str, one: Submission, *, anew: bool = False) -> Executed:
+    """Execute a submission of this checkout, but for what its cache holds already, unless `anew`."""
+    worker = _worker(root)
+    with _unpacked(one, pack(worker.course.path("submitted", one.student, one.lesson))) as folder:
+        return worker.execute(one, folder, known=None if anew else Cache(worker.course.work / "cache"))
 
 
 def names(root: str, one: Submission) -> list[str]:
@@ -156,19 +161,21 @@ class Worker:
         self.remarks = _Remarks()
         self.converter.log = self.remarks.logger
 
-    def execute(self, one: Submission, folder: Path) -> Executed:
-        """Execute the notebooks in `folder` that belong to the lesson."""
+    def execute(self, one: Submission, folder: Path, *, known: Cache | None = None) -> Executed:
+        """Execute the notebooks in `folder` that belong to the lesson and whose outcomes are not known."""
         from ..remembering import judged, outcome  # noqa: PLC0415 - slow to import
 
-        outcomes = {}
+        outcomes, keys = {}, []
         self.remarks.lines.clear()
         for nb, resources, executor in self._prepared(one, folder):
-            name = executor.key(nb, resources)
+            keys.append(name := executor.key(nb, resources))
+            if known is not None and name in known:
+                continue
             executor.cache = False
             executor.preprocess(nb, resources)
             if judged(nb):
                 outcomes[name] = outcome(nb)
-        return Executed(outcomes, tuple(self.remarks.lines))
+        return Executed(outcomes, tuple(self.remarks.lines), tuple(keys))
 
     def names(self, one: Submission, folder: Path) -> list[str]:
         """Name the executions."""

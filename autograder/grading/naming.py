@@ -1,8 +1,8 @@
 """Which executions a submission has, without looking into it twice.
 
 The key of an execution is a digest of repaired cells (see `..cache`), for which a submission has to be read, repaired
-and given the instructor's tests. Here the answer is kept under a digest of the files that it depends on: naming what
-has not changed since costs no more than reading it, and does without nbgrader.
+and given the instructor's tests, which is a worker's business. Here the answer is kept under a digest of the files that
+it depends on: naming what has not changed since costs no more than reading it, and does without nbgrader.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Names:
     def __init__(self, course: Course) -> None:
         self._course = course
         self._folder = course.work / "cache" / "names"
+        self._asked: dict[Submission, Path] = {}
 
     def known(self, one: Submission) -> list[str] | None:
         """The keys, if they are known.
@@ -38,24 +39,18 @@ class Names:
         Raises:
             OSError: what was handed in cannot even be read.
         """
+        path = self._asked[one] = self._path(one)
         try:
-            known = json.loads(self._path(one).read_text())
+            known = json.loads(path.read_text())
         except (FileNotFoundError, ValueError):
             return None
         return known if isinstance(known, list) else None
 
-    def find(self, one: Submission) -> list[str]:
-        """Find them out.
-
-        Raises:
-            Exception: the submission cannot even be read.
-        """
-        from .execution import names  # noqa: PLC0415 - imports nbgrader
-
-        found = names(str(self._course.root), one)
-        with contextlib.suppress(OSError):  # it is found again next time
-            write_whole(self._path(one), json.dumps(found).encode())
-        return found
+    def keep(self, one: Submission, names: Sequence[str]) -> None:
+        """Keep the keys for another time, unless something has been changed since `known` was asked."""
+        with contextlib.suppress(OSError):  # they are found again
+            if (path := self._path(one)) == self._asked.get(one):
+                write_whole(path, json.dumps(list(names)).encode())
 
     def _path(self, one: Submission) -> Path:
         folder = self._course.path("submitted", one.student, one.lesson)

@@ -13,9 +13,9 @@ from .execution import Executed, execute, pack
 _ROOT = Path(__file__).parents[2]
 
 
-def local(course: Course, submissions: Sequence[Submission], workers: int) -> Crew:
+def local(course: Course, submissions: Sequence[Submission], workers: int, *, anew: bool = False) -> Crew:
     """Execute submissions on this machine, each as soon as a worker is free; the workers start now."""
-    return Crew(course, submissions, workers)
+    return Crew(course, submissions, workers, anew=anew)
 
 
 def dask(course: Course, submissions: Sequence[Submission], address: str) -> Generator[Done]:

@@ -33,7 +33,7 @@ def works(request, monkeypatch, tmp_path):
     return make
 
 
-def _deadly(root, orders, parent, forked):
+def _deadly(root, orders, parent, forked, anew):
     """Do what the students' names say: end this process always, or once, or nothing."""
     while (one := orders.recv()) is not None:
         mark = Path(root, one.student)

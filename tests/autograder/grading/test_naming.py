@@ -14,8 +14,9 @@ ONE = Submission(LESSON, "ada")
 @pytest.fixture
 def named(course):
     """A course in which a submission has been named."""
-    assert Names(course).known(ONE) is None
-    assert Names(course).find(ONE) == execution.names(str(course.root), ONE)
+    naming = Names(course)
+    assert naming.known(ONE) is None
+    naming.keep(ONE, execution.names(str(course.root), ONE))
     assert Names(course).known(ONE) == execution.names(str(course.root), ONE)
     return course
 
@@ -40,6 +41,15 @@ def test_links_are_told_apart_by_where_they_lead(named, tmp_path):
     folder = named.path("submitted", ONE.student, LESSON)
     (folder / "link").symlink_to(tmp_path / "nowhere")
     assert Names(named).known(ONE) is None
+
+
+def test_submission_that_changes_meanwhile_keeps_no_names(course):
+    """What was found out about the files before is not kept for those that are there now."""
+    naming = Names(course)
+    assert naming.known(ONE) is None
+    (course.path("submitted", ONE.student, LESSON) / "late.txt").write_text("late")
+    naming.keep(ONE, ["of the files before"])
+    assert Names(course).known(ONE) is None
 
 
 def test_settings_are_written_the_same_way_in_every_process():
