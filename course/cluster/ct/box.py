@@ -41,6 +41,8 @@ from ...container import host
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LARGEST = 1 << 16
+REFUSED = 125
+INIT_FAILED = "cannot execute the first program"
 _PR_SET_PDEATHSIG = 1
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x2, 0x1000
 _MS_REMOUNT, _MNT_DETACH = 0x20, 2
@@ -170,7 +172,7 @@ class Keeper:
         with os.fdopen(reading, "rb") as pipe:
             words = pipe.read().decode(errors="replace")
         if words:
-            raise OSError(words)
+            raise ChildProcessError(words) if words.startswith(INIT_FAILED) else OSError(words)
         os.close(self.console)
         for name, handle in taps.items():
             self._hand_over({"tap": name}, handle)
@@ -188,7 +190,10 @@ class Keeper:
             host.mount("proc", str(root / "proc"), "proc", host.MS_NOSUID | host.MS_NODEV | host.MS_NOEXEC)
             enter_root(root)
             self._take_terminal((self.console,) * 3, tty=True)
-            self._execute(self.specification["init"])
+            try:
+                self._execute(self.specification["init"])
+            except OSError as error:
+                os.write(pipe, f"{INIT_FAILED}: {error.strerror}: {self.specification['init'][0]}".encode())
         except OSError as error:
             os.write(pipe, str(error).encode())
         finally:
@@ -294,7 +299,7 @@ def main(specification: str) -> int:
         keeper.make()
     except OSError as error:
         keeper.tell(refused=str(error))
-        return 125
+        return 1 if isinstance(error, ChildProcessError) else REFUSED
     keeper.loop()
     return 0
 

@@ -110,7 +110,7 @@ class Boxed:
             return
         self.kill()
         why = str(first.get("refused", "PID 1 ended at once"))
-        if self._process.wait(5) == 125:
+        if self._process.wait(5) == box.REFUSED:
             raise CapabilityError("a container of namespaces", why, "A small virtual machine takes its place.")
         raise ClusterError(f"unable to start container {self.vmid}: {why}")
 
