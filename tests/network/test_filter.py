@@ -29,6 +29,8 @@ from course.network.guard import Chain, GuestGuard, InputFilter
 from course.network.packet import Packet
 from course.network.rules import Addresses, Rule, matches, ports
 
+from ..cluster.steady import steady
+
 MINE, THEIRS = "bc:24:11:00:00:01", "bc:24:11:00:00:02"
 ME, PEER = "10.0.0.1", "10.0.0.2"
 
@@ -306,6 +308,7 @@ NETWORKS = st.builds(
 )
 
 
+@steady
 @given(st.lists(NETWORKS, max_size=6), st.lists(NETWORKS, max_size=3), st.integers(0, 2**32 - 1))
 def test_a_set_holds_what_python_says(inside, without, address):
     """The narrowest network that holds an address decides, by Python's own arithmetic of networks."""
@@ -344,6 +347,7 @@ def naive(spec, protocol, source, port):
     return about and spec.get("proto", protocol) == protocol and ("dport" not in spec or port in HOLDS[spec["dport"]])
 
 
+@steady
 @given(
     st.lists(SPECS, max_size=6),
     st.sampled_from(["ACCEPT", "DROP"]),

@@ -25,6 +25,8 @@ from course.network.frames import (
 )
 from course.network.packet import Packet
 
+from ..cluster.steady import steady
+
 MACS = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
 FOURS = st.integers(0, 2**32 - 1).map(lambda number: str(ipaddress.IPv4Address(number)))
 SIXES = st.integers(0, 2**128 - 1).map(lambda number: str(ipaddress.IPv6Address(number)))
@@ -36,6 +38,8 @@ PING = bytes.fromhex(
     "bc2411000002bc241100000108004500005418f3400040010cea0a0000650a0000660800bd4a00010000e0c39ee80000000000000000000000"
     "0000000000000000000000000000000000000000000000000000000000000000000000000000000000"
 )
+
+
 SEGMENT = bytes.fromhex(
     "bc2411000001bc2411000002080045000034ec024000400639f70a0000660a0000650016d5e04375dc2d2128596b80111fd1da720000"
     "0101080a7d319bc76e767011"
@@ -72,6 +76,7 @@ def test_a_damaged_header_is_refused():
         IPv4.parse(bytes(broken))
 
 
+@steady
 @given(MACS, MACS, st.integers(0x600, 0xFFFF).filter(lambda kind: kind != 0x8100), DATA,
        st.none() | st.integers(1, 4094), st.integers(0, 7))  # fmt: skip
 def test_a_frame_survives(  # noqa: PLR0917
@@ -82,6 +87,7 @@ def test_a_frame_survives(  # noqa: PLR0917
     assert Ethernet.parse(frame.build()) == frame
 
 
+@steady
 @given(FOURS, FOURS, PORTS, PORTS, st.integers(0, 2**32 - 1), st.integers(0, 63), DATA)
 def test_a_tcp_packet_survives(  # noqa: PLR0917
     src, dst, sport, dport, seq, flags, payload
@@ -95,6 +101,7 @@ def test_a_tcp_packet_survives(  # noqa: PLR0917
     assert segment_is_intact(parsed)
 
 
+@steady
 @given(SIXES, SIXES, PORTS, PORTS, DATA)
 def test_a_udp_packet_of_version_6_survives(src, dst, sport, dport, payload):
     """A datagram of version 6 always has a checksum, and it is right."""
@@ -105,6 +112,7 @@ def test_a_udp_packet_of_version_6_survives(src, dst, sport, dport, payload):
     assert segment_is_intact(parsed)
 
 
+@steady
 @given(SIXES, SIXES, DATA)
 def test_a_ping_of_version_6_sums_up_its_addresses(src, dst, data):
     """ICMPv6's checksum covers the addresses; a packet with another one is not intact."""
@@ -120,6 +128,7 @@ def test_arp_survives():
     assert Arp.parse(question.build()) == question
 
 
+@steady
 @given(st.binary(max_size=120))
 def test_no_bytes_upset_the_readers(data):
     """Whatever comes, taking it apart ends with what could be read."""
@@ -128,6 +137,7 @@ def test_no_bytes_upset_the_readers(data):
     assert packet.version in (0, 4, 6)
 
 
+@steady
 @given(st.sampled_from([PING, SEGMENT]), st.integers(14, 70), st.binary(min_size=1, max_size=4))
 def test_no_damage_upsets_the_quick_reader(frame, where, bytes_):
     """A packet that was overwritten somewhere is read or called broken, never more."""
@@ -135,6 +145,7 @@ def test_no_damage_upsets_the_quick_reader(frame, where, bytes_):
     Packet(damaged[: len(frame)])
 
 
+@steady
 @given(FOURS, FOURS, PORTS, PORTS, st.sampled_from([6, 17]), DATA)
 def test_the_quick_reader_agrees_with_the_other(  # noqa: PLR0917
     src, dst, sport, dport, protocol, data

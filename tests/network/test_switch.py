@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from course.network.bucket import Bucket
 from course.network.packet import Packet
 from course.network.switch import FLOOD_BURST, PASS, Port, Switch, Verdict
+
+from ..cluster.steady import steady
 
 ALL = b"\xff" * 6
 
@@ -230,7 +232,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@steady
 @given(STEPS)
 def test_a_frame_never_leaves_its_virtual_lan_nor_returns(steps):
     """Whatever came before: nobody gets its own frame or one of another virtual LAN, and nobody misses one for all."""
