@@ -15,7 +15,10 @@ def jobs(call: Call) -> Any:
     return []
 
 
-@endpoint("GET", "/nodes/{node}/replication", parameters={"node": NODE, "guest": OF_GUEST}, permissions=ALL, inline=True)
+OF_NODE = {"node": NODE, "guest": OF_GUEST}
+
+
+@endpoint("GET", "/nodes/{node}/replication", parameters=OF_NODE, permissions=ALL, inline=True)
 def jobs_of_node(call: Call) -> Any:
     """Return the jobs of a node with their states: none."""
     del call

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...error import ClusterError
 from .. import properties
+from ..config import files
 from ..config.guest import GuestConfig
 from ..ct import creation, lifecycle, options, settings
 from ..route import Call
@@ -51,7 +52,11 @@ def restore(call: Call, asked: Mapping[str, str], path: Path) -> str:
             creation.destroy(node, vmid, task.log)
         creation.reserve(node, vmid)
         task.log(f"restoring '{path}' now..")
-        with tempfile.TemporaryDirectory(dir=node.disk) as folder, archives.plain_archive(path, Path(folder)) as plain:
+        prefix = f"{files.UNFINISHED}{node.name}-"  # swept, should the node die
+        with (
+            tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder,
+            archives.plain_archive(path, Path(folder)) as plain,
+        ):
             creation.create(node, vmid, told, plain, task.log, pool=values.get("pool"))
         if values.get("start"):
             lifecycle.start(node, vmid, task.log)
