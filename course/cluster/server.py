@@ -38,6 +38,7 @@ BODY_LIMIT = 1 << 20
 CHUNK = 1 << 18
 KEEP_ALIVE_S = 3600.0
 THREADS = 24
+UNAUTHORIZED = 401
 _ANYBODY = ""
 WELCOME = """<!doctype html>
 <html lang="en"><title>{node}</title>
@@ -99,20 +100,15 @@ class Server:
             return await self._answer(request, form, path)
         except _Refused as refused:
             return refused.answer.response()
-        except ParameterError as error:
-            return wire.Answer(status=error.status, message=error.message, errors=error.errors).response(form)
         except ClusterError as error:
-            if error.status == 401:
+            if error.status == UNAUTHORIZED:
                 await asyncio.sleep(self.node.settings.auth_delay_s)
-            return wire.Answer(status=error.status, message=error.message).response(form)
-        except (CourseError, OSError, ValueError) as error:
-            self._unexpected(request)
-            return wire.Answer(status=500, message=str(error) or type(error).__name__).response(form)
-        except (asyncio.CancelledError, ConnectionError):
-            raise
+            errors = error.errors if isinstance(error, ParameterError) else {}
+            return wire.Answer(status=error.status, message=error.message, errors=errors).response(form)
         except Exception as error:
             self._unexpected(request)
-            return wire.Answer(status=500, message=f"{type(error).__name__}: {error}").response(form)
+            expected = isinstance(error, CourseError | OSError | ValueError) and str(error)
+            return wire.Answer(status=500, message=str(error) if expected else repr(error)).response(form)
 
     def _unexpected(self, request: web.BaseRequest) -> None:
         self.node.log(f"{request.method} {request.path}: {traceback.format_exc()}", "err", "pveproxy")
