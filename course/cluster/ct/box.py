@@ -13,6 +13,7 @@ outlives its node.
 Requests are lines of JSON; a request that starts something carries the three file descriptors that it gets::
 
     {"id": 1, "do": "exec", "argv": ["/bin/sh"], "tty": true}          + stdin, stdout, stderr
+    {"id": 1, "do": "kill"}                                            that program
     {"id": 2, "do": "signal", "number": 12}                            to PID 1
     ◄─ {"ready": true} · {"refused": "…"} · {"id": 1, "pid": 77} · {"id": 1, "exit": 0} · {"ended": 0}
 
@@ -260,6 +261,10 @@ class Keeper:
         if asked["do"] == "signal":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.init, asked["number"])
+        elif asked["do"] == "kill":
+            for pid in [pid for pid, number in self._requests.items() if number == asked["id"]]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
         elif asked["do"] == "exec" and len(handles) == 3:
             self._start(asked, tuple(handles))
         for handle in handles:

@@ -196,7 +196,7 @@ class Boxed:
             ClusterError: the container does not run.
         """
         number = next(self._ids)
-        answer = self._answers[number] = _Answer()
+        answer = self._answers[number] = _Answer(number)
         if self.ended.is_set():
             raise ClusterError(f"CT {self.vmid} not running")
         self._ask({"id": number, "do": "exec", "argv": list(argv), "tty": tty}, handles)
@@ -228,6 +228,7 @@ class Boxed:
         finally:
             os.close(reading)
         if answer.status is None:
+            self._ask({"id": answer.number, "do": "kill"})
             raise ClusterError(f"command '{' '.join(argv)}' in CT {self.vmid} - got timeout")
         return answer.status, output
 
@@ -269,7 +270,8 @@ class Boxed:
 class _Answer:
     """How something that was started in the container ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.ended = threading.Event()
         self.status: int | None = None
 

@@ -97,6 +97,18 @@ def test_namespaces_are_not_the_nodes(disk, tmp_path):
         found.kill()
 
 
+def test_a_program_that_takes_too_long_is_ended(disk, tmp_path):
+    """Nothing of it goes on in the container."""
+    found = boxed(disk, tmp_path)
+    try:
+        before = len(found.processes())
+        with pytest.raises(ClusterError, match="got timeout"):
+            found.exec(["sleep", "3600"], timeout_s=0.2)
+        until("its end", lambda: len(found.processes()) <= before)
+    finally:
+        found.kill()
+
+
 def test_a_shell_has_a_terminal(disk, tmp_path):
     """What is typed is executed, and ``exit`` ends it."""
     found = boxed(disk, tmp_path)
