@@ -10,13 +10,17 @@ if TYPE_CHECKING:
 
 def attach(node: Node) -> None:
     """Give a node its registry of running machines."""
-    from . import status  # noqa: PLC0415 - the layer is loaded when a node wants it
+    import threading  # noqa: PLC0415 - the layer is loaded when a node wants it
+
+    from . import bulk, status  # noqa: PLC0415 - likewise
     from .console import Consoles  # noqa: PLC0415 - likewise
     from .running import Guests  # noqa: PLC0415 - likewise
 
     node.guests = Guests(node)
     node.consoles = Consoles()
     node.statistics.sources.append(lambda: status.resources(node))
+    if node.rack is not None:  # a real node, not one in a test of a layer
+        threading.Thread(target=bulk.start_with_node, args=(node,), name="startall", daemon=True).start()
 
 
 def detach(node: Node) -> None:

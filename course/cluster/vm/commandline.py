@@ -147,10 +147,11 @@ def _board(line: Line) -> None:
         _numa(line, sockets, cores)
     chip = "ICH9-LPC" if line.is_q35 else "PIIX4_PM"
     line.add("-global", f"{chip}.disable_s3=1", "-global", f"{chip}.disable_s4=1")
+    windows = values.get("ostype", "").startswith("w")
     clock = [
-        *(["driftfix=slew"] if hardware.flag(values, "tdf") else []),
+        *(["driftfix=slew"] if hardware.flag(values, "tdf") or windows else []),
         *([f"base={values['startdate']}"] if values.get("startdate", "now") != "now" else []),
-        *(["base=localtime"] if hardware.flag(values, "localtime") else []),
+        *(["base=localtime"] if hardware.flag(values, "localtime", windows) else []),
     ]
     if clock:
         line.add("-rtc", ",".join(clock))

@@ -160,11 +160,23 @@ class Plugger:
             raise NotNow("skip")
         self.unplug(drive.key)
         if not drive.is_empty:
-            self.running.execute("blockdev-del", node_name=self.running.node_of(drive.key))
+            self._drop_node(self.running.node_of(drive.key))
             self.running.nodes.pop(drive.key, None)
         if drive.flag("iothread"):
             with contextlib.suppress(ClusterError):
                 self.running.execute("object-del", id=f"iothread-{drive.key}")
+
+    def _drop_node(self, name: str) -> None:
+        """Close a block device; the device that used it lets go a moment after it is gone."""
+        end = time.monotonic() + UNPLUG_S
+        while True:
+            try:
+                self.running.execute("blockdev-del", node_name=name)
+                return
+            except ClusterError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.02)
 
     def change_medium(self, drive: Drive) -> None:
         """Put something else into a CD drive, or nothing."""

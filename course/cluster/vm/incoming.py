@@ -45,13 +45,12 @@ def start(node: Node, values: Mapping[str, Any], task: Task) -> None:
         settings |= made
     try:
         running = _start(node, vmid, settings, values, task)
-        running.made_volumes = {hardware.drive(key, text).volume for key, text in made.items()}
         if made:
             _serve(running, made, task.log)
         running.execute("migrate-incoming", uri=f"unix:{running.path('migrate')}")
         task.log(f"{LISTENS}{running.path('migrate')}")
     except BaseException:
-        _forget(node, vmid, made, task.log)
+        _forget(node, vmid, task.log)
         raise
 
 
@@ -63,8 +62,8 @@ def _start(node: Node, vmid: int, settings: dict[str, str], values: Mapping[str,
 
 def _volumes(node: Node, vmid: int, settings: Mapping[str, str], wanted: str, log: Log) -> dict[str, str]:
     """Make empty volumes like the source's local ones; return the drives with them."""
-    del log
     made: dict[str, str] = {}
+    volumes = node.guests.made_for[vmid] = []
     try:
         for drive in hardware.disks(settings):
             if not drive.has_volume or (drive.is_cdrom and not drive.is_cloudinit):
@@ -77,9 +76,10 @@ def _volumes(node: Node, vmid: int, settings: Mapping[str, str], wanted: str, lo
             size = hardware.size_bytes(drive.options["size"]) if "size" in drive.options else 4 << 20
             purpose = "cloudinit" if drive.is_cloudinit else "disk"
             volume = place.alloc(vmid, _format(origin, place, drive.volume), size, purpose=purpose)
+            volumes.append(volume)
             made[drive.key] = drive.but(file=volume).text()
     except BaseException:
-        _forget(node, vmid, made, lambda _: None)
+        _forget(node, vmid, log)
         raise
     return made
 
@@ -116,13 +116,14 @@ def _serve(running: RunningVm, made: Mapping[str, str], log: Log) -> None:
         log(f"{STORAGE_LISTENS}{path}:exportname={node_name} volume:{drive.text()}")
 
 
-def _forget(node: Node, vmid: int, made: Mapping[str, str], log: Log) -> None:
+def _forget(node: Node, vmid: int, log: Log) -> None:
     """End the waiting machine, and remove its new volumes."""
     running = node.guests.get(vmid)
-    if running is not None and running.incoming:
+    if running is not None:
+        if not running.incoming:
+            return
         node.guests.end(running)
-    for key, text in made.items():
-        volume = hardware.drive(key, text).volume
+    for volume in node.guests.made_for.pop(vmid, []):
         try:
             of_volume(node, volume).free(volume)
         except ClusterError as error:
@@ -131,12 +132,4 @@ def _forget(node: Node, vmid: int, made: Mapping[str, str], log: Log) -> None:
 
 def abandon(node: Node, vmid: int, log: Log) -> None:
     """End a machine that waits for a guest that will not come, with what was made for it."""
-    running = node.guests.get(vmid)
-    if running is None or not running.incoming:
-        return
-    made = {
-        drive.key: drive.text()
-        for drive in hardware.disks(running.values)
-        if drive.has_volume and drive.volume in running.made_volumes
-    }
-    _forget(node, vmid, made, log)
+    _forget(node, vmid, log)

@@ -331,12 +331,12 @@ def _resume(node: Node, running: RunningVm) -> None:
     running.execute("cont")
     running.incoming = False
     if arrived:
+        node.guests.made_for.pop(running.vmid, None)
         _settle(running)
 
 
 def _settle(running: RunningVm) -> None:
     """End what served a migration, and tell the network where the guest is now."""
-    running.made_volumes.clear()
     running.started = time.time()
     with contextlib.suppress(ClusterError):
         running.execute("nbd-server-stop")

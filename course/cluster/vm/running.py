@@ -40,7 +40,6 @@ class RunningVm:
         started: when, in seconds since 1970.
         incoming: whether it waits for another node's guest.
         nodes: block nodes of drives that were moved, by the drive's key.
-        made_volumes: volumes made for a guest that has not come yet.
     """
 
     def __init__(self, vmid: int, machine: Machine, values: dict[str, str], run: Path) -> None:
@@ -51,7 +50,6 @@ class RunningVm:
         self.started = time.time()
         self.incoming = machine.incoming
         self.ended = threading.Event()
-        self.made_volumes: set[str] = set()
         self.machine_name: str | None = None
         self.nodes: dict[str, str] = {}
         self.usage: tuple[float, float] = (0.0, 0.0)
@@ -151,7 +149,11 @@ def _stat(pid: int) -> list[str]:
 
 
 class Guests:
-    """The virtual machines that run on this node."""
+    """The virtual machines that run on this node.
+
+    Attributes:
+        made_for: volumes made for guests that have not arrived yet, by number.
+    """
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -159,6 +161,7 @@ class Guests:
         self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._running: dict[int, RunningVm] = {}
         self._starting: set[int] = set()
+        self.made_for: dict[int, list[str]] = {}
         self._lock = threading.Lock()
         self.closing = False
         for stale in self.run.iterdir():  # of a node that lost power: nothing of it runs

@@ -29,61 +29,76 @@ class FakeHost:
         self.returned: dict[str, str] = {}
 
     def lock(self) -> contextlib.AbstractContextManager[object]:
+        """Nobody else is there."""
         return contextlib.nullcontext()
 
     def load(self) -> GuestConfig:
+        """Read the text."""
         return GuestConfig.parse(self.text)
 
     def save(self, config: GuestConfig) -> None:
+        """Write the text."""
         self.text = config.text()
 
     def now(self) -> int:
+        """Return the tests' only time."""
         return 1234567890
 
     def log(self, text: str) -> None:
-        pass
+        """Nobody listens."""
 
     def is_possible(self, config: GuestConfig, name: str) -> bool:
+        """Say what the case says."""
         return bool(self.flags["snapshot_possible"])
 
     def is_running(self) -> bool:
+        """Say whether it runs."""
         return self.running
 
     def reserve_state(self, config: GuestConfig, name: str) -> dict[str, str]:
+        """Make a state, or fail."""
         self._need("save_vmstate_works", "save_vmstate failed")
         return {"vmstate": "somestorage:state-volume", "runningmachine": "q35"}
 
     def remove_state(self, volume: str) -> None:
-        pass
+        """There is nothing to remove."""
 
     def activate(self, snapshot: Section) -> None:
+        """Work, or fail."""
         self._need("activate_storage_possible", "storage activation failed")
 
     def begin(self, snapshot: Section, name: str) -> None:
+        """Begin, or fail."""
         if "vmstate" in snapshot.values:
             self.activate(snapshot)
         self._need("savevm_start", "savevm-start disabled")
 
     def end(self, snapshot: Section, name: str) -> None:
-        pass
+        """Nothing stood still."""
 
     def snapshot(self, drive: Drive, name: str) -> None:
+        """Note it, or fail."""
         self._of(drive, self.done, name, "volume snapshot disabled")
 
     def delete(self, drive: Drive, name: str) -> None:
+        """Note it, or fail."""
         self._of(drive, self.deleted, name, "volume snapshot delete disabled")
 
     def assert_rollback(self, drive: Drive, name: str) -> None:
+        """Agree, or fail."""
         if drive.volume not in {*SNAPSHOTTED, "local:snapshotable-disk-4"}:
             raise ClusterError("volume_rollback_is_possible failed")
 
     def rollback(self, drive: Drive, name: str) -> None:
+        """Note it, or fail."""
         self._of(drive, self.returned, name, "volume snapshot rollback disabled")
 
     def stop(self) -> None:
+        """Stop, if it can be stopped."""
         self.running = self.running and not self.flags["stop_possible"]
 
     def start(self, config: GuestConfig, snapshot: Section) -> None:
+        """Run."""
         self.running = True
 
     def _need(self, flag: str, words: str) -> None:
@@ -120,6 +135,7 @@ ARGUMENTS = {"prepare": 4, "commit": 2, "create": 4, "delete": 3, "rollback": 2}
 
 
 def outcomes(folder: Path) -> Iterator[tuple[str, object, object]]:
+    """Yield each case: error, configuration and volumes, as they should be and as they are."""
     for case in json.loads((folder / "snapshot-tests.json").read_text()):
         place = f"{case['dir']}/qemu-server/{case['args'][0]}.conf"
         host = FakeHost((folder / "snapshot-input" / place).read_text(), case["flags"])
