@@ -67,7 +67,7 @@ def enter(where: Mapping[str, Any], fds: list[int]) -> None:
     if "pid" in where["namespaces"]:
         _go_on_as_child()
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update(environment, PYTHONNOUSERSITE="1")  # the home, and what lies in it, is the student's
     if where["first"]:
         _follow_further()
     else:

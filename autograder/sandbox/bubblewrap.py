@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import inside, seccomp
-from .root import CACHE, SECRET, SYSFS, SYSTEM, Plan
+from .root import SECRET, SYSFS, SYSTEM, Plan
 
 _INSIDE = "/run/inside.py"
 _ETC = ("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "services")
@@ -74,12 +74,14 @@ def command(
 
 
 def _guests(plan: Plan) -> list[str]:
-    """Return the options for the cache: writable, with links to the entries of the host's."""
-    if not Path(plan.cache).is_dir():
-        return ["--tmpfs", plan.cache]
-    line = ["--ro-bind", plan.cache, CACHE, "--tmpfs", plan.cache]
-    for link, target in plan.links():
-        line += ["--symlink", target, link]
+    """Return the options for the cache: writable, with the entries of the host's, which cannot be moved away."""
+    line = ["--tmpfs", plan.cache]
+    kinds = set()
+    for place, _ in plan.links() if Path(plan.cache).is_dir() else ():
+        if (kind := str(Path(place).parent)) not in kinds:
+            kinds.add(kind)
+            line += ["--tmpfs", kind]
+        line += ["--ro-bind", place, place]
     return line
 
 

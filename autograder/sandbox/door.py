@@ -77,7 +77,7 @@ def keep(door: socket.socket, environment: Mapping[str, str]) -> NoReturn:
 
     try:
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update(environment, PYTHONNOUSERSITE="1")
         while True:
             order = receive_frame(door, time.monotonic() + _LONG_S)
             _, fds, _, _ = socket.recv_fds(door, 1, 1)

@@ -9,8 +9,8 @@
     ├─ dev                          null zero full random urandom tty; pts of its own
     ├─ proc                         of its own: its processes only
     ├─ the Python, the environment, course/ (without lessons)   at their own paths, read-only
-    ├─ the guests' cache            at its own path, writable: entries are links to …
-    ├─ run/cache                    … the host's, read-only
+    ├─ the guests' cache            at its own path, writable, but for the host's entries: nobody puts another guest in
+    │                               the place of one that checks will boot
     └─ the run directory            shared with the judge, writable
 
 Paths of the Python, the course and the cache are those of the host: compiled files and templates name them. A template
@@ -115,12 +115,12 @@ class Plan:
         for path in (*filter(os.path.isdir, SYSFS), *self.readable):
             _bind(root, path)
         self._hide_lessons(root)
-        writable = [self._guests(root), "/tmp", HOME, "/dev/shm"]
+        self._guests(root, uid)
+        writable = ["/tmp", HOME, "/dev/shm"]
         for path in writable:
             _folder(root + path, 0o1777 if path in ("/tmp", "/dev/shm") else 0o755)
         copy_submission(work, root + WORK)
-        for path in (self.cache, HOME):
-            _own(root + path, uid)
+        _own(root + HOME, uid)
         for path in writable:
             linux.mount(root + path, root + path, None, linux.MS_BIND | linux.MS_REC)
         _bind(root, shared, writable=True)
@@ -163,22 +163,26 @@ class Plan:
             if Path(self.course, name).is_dir():
                 linux.bind(empty, f"{root}{self.course}/{name}")
 
-    def _guests(self, root: str) -> str:
-        """Bring in the cache; return its path."""
-        _folder(root + self.cache)
-        if Path(self.cache).is_dir():
-            linux.bind(self.cache, _folder(root + CACHE), noexec=True)
-            for link, target in self.links():
-                Path(root + link).parent.mkdir(exist_ok=True)
-                Path(root + link).symlink_to(target)
-        return self.cache
+    def _guests(self, root: str, uid: int) -> None:
+        """Bring in the cache: folders to write in, with the host's entries mounted, which can neither be moved away."""
+        _bind_writable(root + self.cache, uid)
+        if not Path(self.cache).is_dir():
+            return
+        linux.bind(self.cache, _folder(root + CACHE), noexec=True)
+        kinds = set()
+        for place, entry in self.links():
+            if (kind := os.path.dirname(place)) not in kinds:  # noqa: PTH120 - there are many
+                kinds.add(kind)
+                _bind_writable(root + kind, uid)
+            _mount_point(root + place, like=root + entry)
+            linux.mount(root + entry, root + place, None, linux.MS_BIND)  # read-only, as what it is a part of
 
     def links(self) -> Iterator[tuple[str, str]]:
-        """Yield the entries of the cache: path → where the host's is, inside."""
+        """Yield the entries of the cache: path, and where the host's is inside."""
         for kind in Path(self.cache).iterdir():
             if kind.is_dir() and not kind.is_symlink() and kind.name != "locks":
                 for entry in kind.iterdir():
-                    if not entry.name.startswith("."):
+                    if not entry.name.startswith(".") and not entry.is_symlink():
                         yield str(entry), f"{CACHE}/{kind.name}/{entry.name}"
 
     def share_cache(self) -> None:
@@ -230,6 +234,21 @@ def _folder(path: str, mode: int = 0o755) -> str:
     Path(path).mkdir(parents=True, exist_ok=True)
     Path(path).chmod(mode)
     return path
+
+
+def _bind_writable(path: str, uid: int) -> None:
+    """Make a folder of somebody's, which stays where it is: a mount point cannot be moved."""
+    _folder(path)
+    if os.getuid() == 0:
+        os.chown(path, uid, uid)
+    linux.mount(path, path, None, linux.MS_BIND)
+
+
+def _mount_point(path: str, *, like: str) -> None:
+    if os.path.isdir(like):  # noqa: PTH112 - there are many
+        os.mkdir(path)  # noqa: PTH102
+    else:
+        _file(path)
 
 
 def _file(path: str, text: str = "") -> None:

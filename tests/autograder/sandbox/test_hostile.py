@@ -316,3 +316,39 @@ def test_nothing_persists_from_one_student_to_the_next(zygotes, folders):
         )
     assert json.loads(seen.lower()) == [False] * 6
     assert sorted(path.name for path in work.iterdir()) == ["data.txt", "problem.ipynb"]
+
+
+SWAP = """
+import os, pathlib, shutil
+place = pathlib.Path(os.environ["COURSE_CACHE"])
+said = []
+def tried(what, *arguments):
+    try: what(*arguments); said.append(f"{what.__name__} {arguments[0]}")
+    except OSError: pass
+entries = [entry for kind in place.iterdir() if kind.is_dir() and kind.name != "locks" for entry in kind.iterdir()]
+for entry in entries:
+    tried(os.rename, entry, entry.with_name("moved"))
+    tried(os.unlink, entry)
+    tried(os.rmdir, entry)
+    for file in entry.iterdir() if entry.is_dir() else [entry]:
+        tried(open, file, "ab")
+for kind in {entry.parent for entry in entries}:
+    tried(os.rename, kind, kind.with_name("moved"))
+tried(os.rename, place, place.with_name("moved"))
+print(len(entries) > 0, said)
+"""
+
+
+@pytest.mark.parametrize("level", ["namespaces", "userns", "bubblewrap"])
+def test_no_guest_of_the_cache_can_be_swapped(zygotes, folders, level, tmp_path, monkeypatch):
+    """What checks will boot stays what it is: entries are neither changed nor moved away; new ones can be made."""
+    tmp_path.chmod(0o755)
+    entry = tmp_path / "cache" / "images" / "abc"
+    entry.mkdir(parents=True)
+    (entry / "guest.img").write_text("the guest")
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    with Zygote(zygotes(level).level) as zygote, zygote.box(*folders) as box, Student(box) as student:
+        assert student.run(SWAP) == "True []\n"
+        assert student.value(f"open({str(entry / 'guest.img')!r}).read()") == "the guest"
+        student.run("from course.guest import cache\nmade = cache.image(b'mine', 'mine.img')")
+        assert student.value("made.read_bytes().decode()") == "mine"
