@@ -15,16 +15,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..error import ClusterError
+from ..error import CapabilityError, ClusterError
 from .foundation import CA, establish
 from .hardware import Hardware
 from .membership import Members
@@ -84,9 +82,10 @@ class Cluster:
         """
         from ..machine.process import spawn  # noqa: PLC0415
 
+        assert_linux()
         try:
-            self.state = self._wanted or Path(self._temporary("course-cluster-state-"))
-            self.run = Path(self._temporary("lab-"))
+            self.state = self._wanted or self._temporary("course-state-")
+            self.run = self._temporary("course-lab-")
             establish(self.state, self.settings)
             self._rack = spawn(rack_command(self.state, self.run, self.settings, self._ports, self._on))
             self._cleanup.callback(self._rack.close)
@@ -99,10 +98,13 @@ class Cluster:
         self._cleanup.callback(self.members.leave)
         return self
 
-    def _temporary(self, prefix: str) -> str:
-        path = tempfile.mkdtemp(prefix=prefix)
-        self._cleanup.callback(shutil.rmtree, path, ignore_errors=True)
-        return path
+    def _temporary(self, prefix: str) -> Path:
+        """Return a directory that ends with this object; one whose owner was killed goes when the next is made."""
+        from ..machine.directory import PrivateDirectory  # noqa: PLC0415
+
+        folder = PrivateDirectory(prefix)
+        self._cleanup.callback(folder.remove)
+        return folder.path
 
     def _died(self) -> str | None:
         """Return the rack's last words when it has ended."""
@@ -205,6 +207,17 @@ class Cluster:
     def output(self) -> str:
         """What the rack and the nodes wrote on their standard outputs: tracebacks, if anything."""
         return str(self._rack.output) if self._rack is not None else ""
+
+
+def assert_linux() -> None:
+    """Refuse where the nodes could not end with their owner.
+
+    Raises:
+        CapabilityError: this is another system.
+    """
+    if not sys.platform.startswith("linux"):
+        remedy = "Use Binder, a Linux machine, or a real cluster (LAB_PVE_HOST)."
+        raise CapabilityError("the lab cluster", f"it needs Linux, and this is {sys.platform}", remedy)
 
 
 def rack_command(state: Path, run: Path, settings: Settings, ports: Sequence[int], on: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from . import realms
 from .config import files
 from .foundation import CA, establish
 from .hardware import Hardware
-from .lab import await_nodes, rack_command
+from .lab import assert_linux, await_nodes, rack_command
 from .settings import FIRST_PORT, NODES, PASSWORD, Settings
 from .state import State
 
@@ -118,6 +118,7 @@ def up(state: Path, *, first_port: int = FIRST_PORT, settings: Settings | None =
         ClusterError: it runs already, a port is taken, or a node does not start.
         UsageError: it would listen for others with the example password.
     """
+    assert_linux()
     chosen = settings or Settings()
     if found := find(state):
         raise ClusterError(

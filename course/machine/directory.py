@@ -22,16 +22,20 @@ _PREFIX = "course-vm-"
 
 
 class PrivateDirectory:
-    """A new directory, mode 0700, for this process alone."""
+    """A new directory, mode 0700, for this process alone.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: of its name; those of dead owners with the same prefix are removed.
+    """
+
+    def __init__(self, prefix: str = _PREFIX) -> None:
         base = Path(tempfile.gettempdir())
-        _sweep(base)
+        _sweep(base, prefix)
         # Made under another name and renamed once locked, so that nobody sweeps it in between.
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=base))
         self._fd = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.path = base / (_PREFIX + fresh.name.removeprefix(".new-"))
+        self.path = base / (prefix + fresh.name.removeprefix(".new-"))
         fresh.rename(self.path)
         self._owner = os.getpid()
 
@@ -71,8 +75,8 @@ def checked_socket_path(path: str) -> str:
     return path
 
 
-def _sweep(base: Path) -> None:
-    for path in base.glob(_PREFIX + "*"):
+def _sweep(base: Path, prefix: str) -> None:
+    for path in base.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
