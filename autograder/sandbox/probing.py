@@ -87,6 +87,7 @@ def _name(level: Level) -> str:
 def _left_open(abi: int, root: bool) -> tuple[str, ...]:
     """Say what Landlock does not shut."""
     gaps = ["processes and Unix sockets of the host can be seen", "the loopback network does not work inside"]
+    gaps.append("guests of the cache, which checks boot too, can be swapped for others")
     if abi < 6 and not root:
         gaps.append(f"Landlock's ABI {abi} lets a student's process send signals to the grader")
     if root and (folder := closed(sys.base_prefix)):
