@@ -31,10 +31,13 @@ def twins(api):
     api.access.groups.post(groupid="group1")
     api.access.users.post(userid="bobsinclar@pve", password="redacted")
     api.pools.post(poolid="pool1")
+    api.access.domains.post(realm="LDAP", type="ldap", base_dn="dc=x", user_attr="uid", server1="localhost")
+    api.access.domains.post(realm="ActiveDirectory", type="ad", domain="x", server1="localhost")
     Tasks.blocking_status(api, api.nodes("franklin").qemu.post(vmid=100), polling_interval=0.05)
     yield
     Tasks.blocking_status(api, api.nodes("franklin").qemu(100).delete(), polling_interval=0.05)
-    for remove in (api.access.groups("group1"), api.access.users("bobsinclar@pve"), api.pools("pool1")):
+    realms = (api.access.domains("LDAP"), api.access.domains("ActiveDirectory"))
+    for remove in (*realms, api.access.groups("group1"), api.access.users("bobsinclar@pve"), api.pools("pool1")):
         with contextlib.suppress(ResourceException):
             remove.delete()
 
@@ -50,6 +53,7 @@ def refusals(recordings):
 
 
 AREAS = (
+    "/access/domains",
     "/access/groups",
     "/access/users",
     "/pools",
