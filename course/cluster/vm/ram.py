@@ -78,6 +78,7 @@ def saving(node: Node, running: RunningVm, volume: str, log: Log) -> Iterator[No
         yield
         running.execute("migrate-continue", state="pre-switchover")
         done = _await(running, "completed")
+        _await_rest(running)
         seconds = max(1, round(time.monotonic() - began))
         log(f"completed saving the VM state in {seconds}s, saved {done['ram']['transferred'] / 2**20:.2f} MiB")
     except BaseException:
@@ -111,6 +112,13 @@ def _await(running: RunningVm, status: str) -> dict[str, Any]:
         if time.monotonic() > end:
             raise ClusterError("unable to save VM state and RAM - got timeout")
         time.sleep(0.01)
+
+
+def _await_rest(running: RunningVm) -> None:
+    """Wait for the last step of a completed migration: only after it, `cont` is not undone."""
+    end = time.monotonic() + _TIMEOUT_S
+    while running.qmpstatus != "postmigrate" and time.monotonic() < end:
+        time.sleep(0.005)
 
 
 def save_to_volume(node: Node, running: RunningVm, storage: str, word: str, log: Log) -> str:
