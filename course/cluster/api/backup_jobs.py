@@ -10,7 +10,7 @@ from ..backup import jobs
 from ..state import GuestPlace
 from ..vm import hardware
 from .backup import check_rights
-from .common import ALL, Call, Parameter, endpoint, index, perm
+from .common import Call, Parameter, endpoint, index, perm
 
 ID = {"id": Parameter(max_length=50)}
 AUDIT = perm("/", "Sys.Audit")
@@ -104,7 +104,7 @@ def _of_container(values: dict[str, str]) -> list[dict[str, Any]]:
     return [{"id": "rootfs", "name": values["rootfs"].partition(",")[0], "included": 1, "reason": "rootfs"}]
 
 
-index("/cluster/backup-info", permissions=ALL)
+index("/cluster/backup-info", permissions=None)
 
 
 @endpoint("GET", "/cluster/backup-info/not-backed-up", permissions=AUDIT)

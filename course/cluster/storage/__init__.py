@@ -12,10 +12,12 @@ and nothing outside of it is touched::
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...error import ClusterError
 from ..config import files
 from .base import Storage
 from .directory import DirectoryStorage
@@ -38,6 +40,9 @@ __all__ = [
     "storages",
 ]
 
+LIMITS_S = 5.0
+"""How often running machines are told how far they may write."""
+
 
 def attach(node: Node) -> None:
     """Make the disks of a node that comes to life, sweep what it left unfinished, and say how full they are."""
@@ -49,6 +54,20 @@ def attach(node: Node) -> None:
     if not (pool / CAPACITY_FILE).exists():
         set_capacity(pool, node.settings.thin_pool_bytes)
     node.statistics.sources.append(lambda: resources(node))
+    node.every(LIMITS_S, lambda: keep_limits(node), "storage-limits")
+
+
+def keep_limits(node: Node) -> None:
+    """Tell the running machines where their storages end now; those that something works on are left alone."""
+    from ..vm import lifecycle  # noqa: PLC0415 - both packages know of each other
+
+    for running in list(node.guests or ()):
+        place = node.state.guests().get(running.vmid)
+        if place is None or running.incoming or node.state.view_guest(place).current.values.get("lock"):
+            continue
+        with contextlib.suppress(ClusterError):  # it may have ended just now
+            if running.qmpstatus in ("running", "paused", "io-error"):
+                lifecycle.widen(node, running)
 
 
 def resources(node: Node) -> list[dict[str, object]]:

@@ -11,8 +11,8 @@ A write that would need another cluster behind the end fails with ENOSPC, and QE
 ``io-error``. The file itself is that long (a hole takes no room) because QEMU wants the layer to be no longer than the
 file. When room was freed, `widen` moves the end while the machine is there, and it can go on.
 
-The end is moved only by `layers` and `widen`: two machines that fill one storage between two of these calls could
-together write more than it has.
+The end is moved by `layers`, by `widen` when a machine is resumed, and every few seconds by its node: two machines that
+fill one storage within those seconds could together write a little more than it has.
 
 Source: QEMU's QAPI schema, BlockdevOptionsRaw and blockdev-reopen.
 """
@@ -76,7 +76,7 @@ def widen(path: Path, status: Status, node_name: str, execute: Execute) -> None:
         return
     below = nodes.get(f"{node_name}-file")
     end = min(limit(path, status), path.stat().st_size)
-    if below is None:
+    if below is None or nodes[name].get("image", {}).get("virtual-size") == end:
         return
     options: dict[str, Any] = {"driver": "raw", "node-name": name, "size": end, "file": f"{node_name}-file"}
     cache = nodes[name].get("cache")
