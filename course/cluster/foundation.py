@@ -5,7 +5,9 @@ Only what is missing is made, so a cluster that was there keeps all that it has.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,10 +80,20 @@ def _certificates(state: State, settings: Settings) -> None:
         )
         if state.path(key).exists() and state.read(known) == settings.address:
             continue
-        made = certificates.node(node, authority, (settings.address,))
+        made = certificates.node(node, authority, _names(settings.address))
         state.write(certificate, made.certificate)
         files.write(state.path(key), made.key, mode=0o600)
         state.write(known, settings.address)
+
+
+def _names(address: str) -> tuple[str, ...]:
+    """Return under what a node can be reached that listens on an address: on all of the host's, if that is meant."""
+    if address not in ("0.0.0.0", "::"):
+        return (address,)
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):
+        return (name, *{str(found[4][0]) for found in socket.getaddrinfo(name, None)})
+    return (name,)
 
 
 def _users() -> str:

@@ -13,13 +13,11 @@ import contextlib
 import inspect
 import json
 import logging
-import os
+import secrets
 import ssl
-import tempfile
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -225,9 +223,8 @@ class Server:
         call.values.setdefault("filename", part.filename)
         folder = self.node.disk / "upload"
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix="pveupload-", dir=folder)
-        call.upload = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        call.upload = folder / f"pveupload-{secrets.token_hex(16)}"
+        with call.upload.open("xb") as file:
             written = 0
             while chunk := await part.read_chunk(CHUNK):
                 written += len(chunk)

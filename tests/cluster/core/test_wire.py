@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import re
 import socket
 import ssl
@@ -10,6 +11,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import requests
+from proxmoxer import ResourceException
+from proxmoxer.tools import Tasks
 
 from course.cluster.lab import Cluster
 
@@ -229,3 +232,20 @@ def test_who_opens_the_address_in_a_browser_is_told_what_it_is(client):
     assert status == 200
     assert headers["Content-Type"].startswith("text/html")
     assert b"franklin" in body
+
+
+def test_a_file_goes_to_the_disk_of_the_node_that_it_is_for(lab, api):
+    """Through another node, as it comes; what is refused leaves nothing behind."""
+    content = bytes(range(256)) * 4096
+    for name, fits in (("whole.iso", True), ("whole.txt", False)):
+        file = io.BytesIO(content)
+        file.name = name
+        store = api.nodes("trevor").storage("local")
+        if fits:
+            Tasks.blocking_status(api, store.upload.post(content="iso", filename=file), polling_interval=0.05)
+            assert {entry["size"] for entry in store.content.get(content="iso") if name in entry["volid"]} == {1 << 20}
+            store.content(f"local:iso/{name}").delete()
+        else:
+            with pytest.raises(ResourceException, match="wrong file extension"):
+                store.upload.post(content="iso", filename=file)
+    assert list((lab.state / "nodes" / "trevor" / "upload").iterdir()) == []
