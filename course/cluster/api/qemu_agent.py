@@ -44,7 +44,7 @@ def _ask(call: Call, command: str) -> dict[str, Any]:
 
 
 def _declare(method: str, command: str) -> None:
-    @endpoint(method, f"{PATH}/{command}", parameters=GUEST, permissions=MONITOR)
+    @endpoint(method, f"{PATH}/{command}", parameters=GUEST, permissions=MONITOR, writes=False)
     def ask(call: Call) -> Any:
         return _ask(call, command)
 
@@ -68,6 +68,7 @@ def index(call: Call) -> Any:
 @endpoint(
     "POST", PATH, parameters={**GUEST, "command": choice(" ".join(sorted((*GETS, *POSTS))), optional=False)},
     permissions=MONITOR,
+    writes=False,
 )  # fmt: skip
 def any_command(call: Call) -> Any:
     """Execute a command of the agent by its name."""
@@ -83,6 +84,7 @@ def any_command(call: Call) -> Any:
         "input-data": text(longest=65536),
     },
     permissions=MONITOR,
+    writes=False,
 )
 def execute(call: Call) -> Any:
     """Start a program in the guest."""
@@ -96,7 +98,12 @@ def execute(call: Call) -> Any:
     return {"pid": answer["pid"]}
 
 
-@endpoint("GET", f"{PATH}/exec-status", parameters={**GUEST, "pid": Parameter(type="integer")}, permissions=MONITOR)
+@endpoint(
+    "GET",
+    f"{PATH}/exec-status",
+    parameters={**GUEST, "pid": Parameter(type="integer")},
+    permissions=MONITOR,
+)
 def outcome(call: Call) -> Any:
     """Return how a program in the guest does."""
     found = agent.execute(_running(call), "guest-exec-status", {"pid": call.values["pid"]})
@@ -138,6 +145,7 @@ def read_file(call: Call) -> Any:
         "encode": flag(1),
     },
     permissions=MONITOR,
+    writes=False,
 )
 def write_file(call: Call) -> Any:
     """Write a file of the guest."""
@@ -160,6 +168,7 @@ def write_file(call: Call) -> Any:
         "crypted": flag(0),
     },
     permissions=MONITOR,
+    writes=False,
 )
 def set_password(call: Call) -> Any:
     """Change a user's password in the guest."""

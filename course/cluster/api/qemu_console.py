@@ -33,6 +33,7 @@ def _wait(call: RouteCall, path: str, *, terminal: bool) -> dict[str, Any]:
     f"{PATH}/vncproxy",
     parameters={**GUEST, "websocket": flag(), "generate-password": flag(0)},
     permissions=CONSOLE,
+    writes=False,
 )
 def screen(call: Call) -> Any:
     """Offer a machine's screen."""
@@ -59,6 +60,7 @@ def _certificate(call: RouteCall) -> str:
     f"{PATH}/termproxy",
     parameters={**GUEST, "serial": choice("serial0 serial1 serial2 serial3")},
     permissions=CONSOLE,
+    writes=False,
 )
 def terminal(call: Call) -> Any:
     """Offer one of a machine's serial lines."""
@@ -92,6 +94,7 @@ async def websocket(call: Call) -> Any:
     f"{PATH}/sendkey",
     parameters={**GUEST, "skiplock": SKIPLOCK, "key": text(optional=False)},
     permissions=CONSOLE,
+    writes=False,
 )
 def sendkey(call: Call) -> Any:
     """Press keys, such as ``ctrl-alt-delete``."""
@@ -110,6 +113,7 @@ def sendkey(call: Call) -> Any:
     f"{PATH}/monitor",
     parameters={**GUEST, "command": text(optional=False)},
     permissions=perm("/vms/{vmid}", "VM.Monitor"),
+    writes=False,
 )
 def monitor(call: Call) -> Any:
     """Execute a command of QEMU's human monitor."""

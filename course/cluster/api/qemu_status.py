@@ -90,6 +90,7 @@ def start(call: Call) -> Any:
         "keepActive": flag(0),
     },
     permissions=POWER,
+    writes=False,
 )
 def stop(call: Call) -> Any:
     """Pull a machine's power cord."""
@@ -120,6 +121,7 @@ def stop(call: Call) -> Any:
         "keepActive": flag(0),
     },
     permissions=POWER,
+    writes=False,
 )
 def shutdown(call: Call) -> Any:
     """Ask a guest to end itself."""
@@ -169,7 +171,11 @@ def reboot(call: Call) -> Any:
 
 
 @endpoint(
-    "POST", "/nodes/{node}/qemu/{vmid}/status/reset", parameters={**GUEST, "skiplock": SKIPLOCK}, permissions=POWER
+    "POST",
+    "/nodes/{node}/qemu/{vmid}/status/reset",
+    parameters={**GUEST, "skiplock": SKIPLOCK},
+    permissions=POWER,
+    writes=False,
 )
 def reset(call: Call) -> Any:
     """Press a machine's reset button."""
@@ -220,6 +226,7 @@ def suspend(call: Call) -> Any:
     "/nodes/{node}/qemu/{vmid}/status/resume",
     parameters={**GUEST, "skiplock": SKIPLOCK, "nocheck": flag()},
     permissions=POWER,
+    writes=False,
 )
 def resume(call: Call) -> Any:
     """Let a machine go on."""

@@ -12,7 +12,7 @@ def attach(node: Node) -> None:
     """Give a node its registry of running machines."""
     import threading  # noqa: PLC0415 - the layer is loaded when a node wants it
 
-    from . import bulk, status  # noqa: PLC0415 - likewise
+    from . import bulk, incoming, status  # noqa: PLC0415 - likewise
     from .console import Consoles  # noqa: PLC0415 - likewise
     from .running import Guests  # noqa: PLC0415 - likewise
 
@@ -21,6 +21,7 @@ def attach(node: Node) -> None:
     node.statistics.sources.append(lambda: status.resources(node))
     if node.rack is not None:  # a real node, not one in a test of a layer
         threading.Thread(target=bulk.start_with_node, args=(node,), name="startall", daemon=True).start()
+        node.every(2.0, lambda: incoming.sweep(node), "incoming machines")
 
 
 def detach(node: Node) -> None:

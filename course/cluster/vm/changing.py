@@ -100,7 +100,7 @@ class Changer:
         self._check(wish)
         made = allocation.make(self.node, self.vmid, wish.settings, self.log)
         settings = wish.settings | made.settings
-        creation.give_macs_like(settings, self.config.merged())
+        creation.give_macs(settings)
         self._to_pending(settings, wish)
         try:
             hardware.assert_boot_order(self.config.merged())

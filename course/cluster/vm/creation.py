@@ -96,15 +96,6 @@ def give_macs(values: dict[str, str]) -> None:
         values[card.key] = card.text()
 
 
-def give_macs_like(values: dict[str, str], before: Mapping[str, str]) -> None:
-    """Give each network card without an address the one that it had, or a new one."""
-    for card in hardware.nics(values):
-        if not card.mac:
-            old = hardware.nic(card.key, before[card.key]).mac if card.key in before else ""
-            card.options["macaddr"] = old or hardware.random_mac()
-        values[card.key] = card.text()
-
-
 def _boot_devices(values: Mapping[str, str]) -> list[str]:
     """Return what a machine that was told nothing boots from: its first disk, its first CD drive, its first card."""
     drives = [drive for drive in hardware.drives(values) if drive.bus in hardware.BUSES and not drive.is_cloudinit]

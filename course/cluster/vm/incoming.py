@@ -45,6 +45,7 @@ def start(node: Node, values: Mapping[str, Any], task: Task) -> None:
         settings |= made
     try:
         running = _start(node, vmid, settings, values, task)
+        running.source = (source, node.members.pid(source))
         if made:
             _serve(running, made, task.log)
         running.execute("migrate-incoming", uri=f"unix:{running.path('migrate')}")
@@ -133,3 +134,21 @@ def _forget(node: Node, vmid: int, log: Log) -> None:
 def abandon(node: Node, vmid: int, log: Log) -> None:
     """End a machine that waits for a guest that will not come, with what was made for it."""
     _forget(node, vmid, log)
+
+
+def sweep(node: Node) -> None:
+    """Decide about guests whose source died on the way.
+
+    Whose configuration is here already goes on here; the others belong to their source, and nothing is left of them.
+    """
+    for running in node.guests:
+        name, pid = running.source
+        if not running.incoming or not name or node.members.pid(name) == pid:
+            continue
+        place = node.state.guests().get(running.vmid)
+        if place is not None and place.node == node.name:
+            node.log(f"VM {running.vmid}: source node '{name}' died after the migration, resuming", "warning")
+            lifecycle.resume(node, running.vmid, nocheck=True)
+        else:
+            node.log(f"VM {running.vmid}: source node '{name}' died during the migration, cleaning up", "warning")
+            abandon(node, running.vmid, node.log)

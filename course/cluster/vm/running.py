@@ -39,6 +39,7 @@ class RunningVm:
         values: the settings it was started with, changed by whatever was plugged since.
         started: when, in seconds since 1970.
         incoming: whether it waits for another node's guest.
+        source: the node whose guest it waits for, and that node's process.
         nodes: block nodes of drives that were moved, by the drive's key.
     """
 
@@ -51,6 +52,7 @@ class RunningVm:
         self.incoming = machine.incoming
         self.ended = threading.Event()
         self.machine_name: str | None = None
+        self.source: tuple[str, int | None] = ("", None)
         self.nodes: dict[str, str] = {}
         self.usage: tuple[float, float] = (0.0, 0.0)
         self.cpu = 0.0

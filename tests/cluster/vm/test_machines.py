@@ -264,6 +264,24 @@ def test_a_migration_can_be_stopped(lab: Cluster, api: Any, counter: str) -> Non
         done(api, vm.migrate.post(target="trevor", online=1, **{"with-local-disks": 1}))
 
 
+def test_a_source_that_dies_on_the_way_leaves_nothing_at_the_target(lab: Cluster, api: Any, counter: str) -> None:
+    """The target forgets the guest; the source has it back, locked as it was, and starts it when it is unlocked."""
+    with machine(api, ide2=counter, boot="order=ide2", virtio0="shared:0.01", memory=64, start=1) as vmid:
+        vm = api.nodes("michael").qemu(vmid)
+        upid = vm.migrate.post(target="trevor", online=1, bwlimit=20)
+        task = api.nodes("michael").tasks(upid)
+        until(lambda: any("start migrate command" in line["t"] for line in task.log.get(limit=0)), "sending RAM")
+        lab.power_off("michael")
+        try:
+            until(lambda: processes(vmid, lab.run) == [], "the end of both machines")
+        finally:
+            lab.power_on("michael")
+        assert vm.config.get()["lock"] == "migrate"
+        assert task.status.get()["exitstatus"] == "unexpected status"
+        vm.config.put(delete="lock", skiplock=1)
+        done(api, vm.status.start.post())
+
+
 def test_clones_have_lives_of_their_own(api: Any) -> None:
     """Another identity, other addresses; a linked clone keeps its template from going."""
     with machine(api, scsi0="local-lvm:0.01", net0="virtio,bridge=vmbr0", name="first") as vmid:
