@@ -6,7 +6,7 @@ from typing import Any
 
 from ...error import ClusterError
 from ..ct import console as terminals
-from ..ct import settings
+from ..ct import settings, veth
 from ..vm import console
 from .common import NODE, VMID, Call, Parameter, choice, endpoint, perm, text
 
@@ -64,11 +64,14 @@ def interfaces(call: Call) -> Any:
     found: dict[str, dict[str, str]] = {}
     for words in (line.split() for line in links.decode().splitlines()):
         address = words[words.index("brd") - 1] if "brd" in words else "00:00:00:00:00:00"
-        found[words[1].rstrip(":")] = {"name": words[1].rstrip(":"), "hwaddr": address}
+        found[words[1].rstrip(":").partition("@")[0]] = {
+            "name": words[1].rstrip(":").partition("@")[0],
+            "hwaddr": address,
+        }
     for words in (line.split() for line in output.decode().splitlines()):
         if words[2] in ("inet", "inet6") and words[1] in found:
             found[words[1]].setdefault(words[2], words[3])
-    return list(found.values())
+    return [entry for name, entry in found.items() if not name.startswith(veth.PEER)]
 
 
 @endpoint(

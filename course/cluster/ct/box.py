@@ -34,10 +34,12 @@ import socket
 import struct
 import sys
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ...container import host
+from . import veth
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -63,6 +65,17 @@ def tap(name: str) -> int:
         os.close(handle)
         raise
     return handle
+
+
+LINKS = {"tap": tap, "veth": veth.make}
+
+
+def interface(name: str, links: Sequence[str]) -> int | None:
+    """Make a network interface in whatever way works here; None where none does, and 127.0.0.1 is all there is."""
+    for link in links:
+        with contextlib.suppress(OSError):
+            return LINKS[link](name)
+    return None
 
 
 def build_root(root: Path) -> None:
@@ -128,7 +141,8 @@ class Keeper:
 
     Args:
         channel: to the node.
-        specification: ``root``, ``hostname``, ``init`` (argv), ``nets`` (names of interfaces), ``environment``.
+        specification: ``root``, ``hostname``, ``init`` (argv), ``nets`` (names of interfaces), ``links`` (ways
+            to make them), ``environment``.
         console: the terminal of PID 1.
     """
 
@@ -156,8 +170,9 @@ class Keeper:
         host.loopback_up()
         taps = {}
         for name in self.specification["nets"]:
-            with contextlib.suppress(OSError):  # a node without /dev/net/tun has containers with 127.0.0.1 only
-                taps[name] = tap(name)
+            handle = interface(name, self.specification.get("links", tuple(LINKS)))
+            if handle is not None:
+                taps[name] = handle
         root = Path(self.specification["root"])
         build_root(root)
         for end in (self._waking, self._woken):

@@ -41,6 +41,7 @@ class Boxed:
         run: a folder of the node; its path on the keeper's command line says whose the container is.
         init: PID 1's arguments.
         nets: names of its network interfaces, such as ``eth0``.
+        links: ways to make them, the first that works is taken.
         on_end: is called with PID 1's status, once it has ended.
 
     Attributes:
@@ -64,6 +65,7 @@ class Boxed:
         run: Path,
         init: Sequence[str] = ("/sbin/init",),
         nets: Sequence[str] = (),
+        links: Sequence[str] = ("tap", "veth"),
         on_end: Callable[[int], object] = lambda status: None,
     ) -> None:
         self.vmid = vmid
@@ -89,6 +91,7 @@ class Boxed:
             "hostname": hostname,
             "init": list(init),
             "nets": list(nets),
+            "links": list(links),
             "channel": theirs.fileno(),
             "console": slave,
         }

@@ -1,7 +1,7 @@
 """A container's network: frames between an interface in its namespace and the node's switch.
 
-The interface is a tap that the container's keeper made inside the namespace: the node gets it as a file, out of which
-come the frames that the container sends. Where there is no ``/dev/net/tun`` a container has 127.0.0.1 only.
+The interface is a tap that the container's keeper made inside the namespace, or a veth pair with a packet socket where
+there is no ``/dev/net/tun``. The node gets either as a file, out of which come the frames that the container sends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def connect(node: Node, vmid: int, values: Mapping[str, str], running: Running, 
         tap = running.taps.pop(interface.name, None)
         if tap is None:
             if running.kind == "namespaces":
-                log(f"net{interface.index}: no /dev/net/tun here: {interface.name} is missing")
+                log(f"net{interface.index}: this system has neither tap nor veth: {interface.name} is missing")
             continue
         _address(running, interface)
         if node.fabric is None or bridge is None:
