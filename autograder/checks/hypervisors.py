@@ -48,6 +48,11 @@ def _loops(trial: Trial) -> None:
     _judge(trial, list(instructions.LOOPS[1:]))
 
 
+@classify.step("what takes some hundred instructions is waited for")
+def _slow(trial: Trial) -> None:
+    _judge(trial, list(instructions.SLOW))
+
+
 # ── violates_pg ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -159,3 +164,8 @@ def _anonymous(trial: Trial) -> None:
 def _disguises(trial: Trial) -> None:
     kinds = (live.PLAIN, live.IMPOSTOR, live.RENAMED_USER, live.RENAMED, live.FELL_BACK, live.NARROW)
     live.judge_identities(trial, kinds)
+
+
+@identify.step("a file's name is a name as well, and a container need not have a user namespace of its own")
+def _borrowed(trial: Trial) -> None:
+    live.judge_identities(trial, (live.NAMED_FILE, live.SHARED))

@@ -173,6 +173,13 @@ def only_whole_machines(pid):
     return "process" if found == "qemu-user" else found
 
 
+@mutant("identify", "by-a-files-name")
+def kvm_somewhere_in_a_link(pid):
+    if any("kvm-vm" in link for link in _links(f"/proc/{pid}/fd").values()):
+        return "kvm"
+    return descriptors_then_contents(pid)
+
+
 @mutant("identify", "no-label")
 def the_name_itself(pid):
     return Path(f"/proc/{pid}/comm").read_text().strip()

@@ -206,7 +206,9 @@ def console_only(engine, code, keys=b"", fuel=2000):
 # ── schedule ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _turns(engine, guests, quantum, fuel, pick, *, one_machine=False, limit=None, strict=False, sticky=False):
+def _turns(
+    engine, guests, quantum, fuel, pick, *, one_machine=False, limit=None, strict=False, sticky=False, several=False
+):
     order = []
     with contextlib.ExitStack() as stack:
         cpus = [stack.enter_context(Vcpu.open(engine, code, budget=Budget(seconds=60))) for code in guests]
@@ -222,6 +224,12 @@ def _turns(engine, guests, quantum, fuel, pick, *, one_machine=False, limit=None
             if isinstance(found, Preempted):
                 continue
             ends[number] = machines[number].serve(cpus[number], found)
+            while (
+                several
+                and not ends[number]
+                and not isinstance(found := cpus[number].run(instructions=quantum), Preempted)
+            ):
+                ends[number] = machines[number].serve(cpus[number], found)
             if strict and ends[number] == "fault":
                 raise RuntimeError(f"guest {number}: {found.reason}")
         everyone = zip(machines, cpus, ends, strict=True)
@@ -275,6 +283,9 @@ _badly("own_quantum", "other-quantum", limit=50)
 _badly("stops_at_the_first_end", "starved", lambda order, ends: None if any(ends) else _next(order, ends))
 
 
+_badly("goes_on_after_an_exit", "turn-not-at-exit", several=True)
+
+
 def _odd(order, ends):
     return bool(order) and not ends[order[-1]] and len(order) % 2 == 1
 
@@ -286,6 +297,13 @@ def one_bank_of_control_registers(engine, guests, quantum=50, fuel=200):
     for guest in got["guests"]:
         guest["registers"]["cr3"] = newest
     return got
+
+
+@mutant("schedule", "turn-not-at-exit")
+def counts_the_last_turns_no_more(engine, guests, quantum=50, fuel=200):
+    got = next_that_lives(engine, guests, quantum, fuel)
+    alive = [n for n, guest in enumerate(got["guests"]) if guest["end"] == "budget"]
+    return got if alive else {**got, "order": got["order"][: -len(guests)]}
 
 
 @mutant("schedule", "fuel-overdrawn")

@@ -31,7 +31,7 @@ def _label(found):
 def step_by_step(engine, code):
     with Vcpu.open(engine, code) as cpu:
         end = cpu.regs.rip + len(code)
-        for _ in range(300):
+        for _ in range(1_000):
             found = cpu.step()
             if not isinstance(found, Preempted):
                 return _label(found)
@@ -137,6 +137,12 @@ def first_byte_only(engine, code):
 def endless_is_silent(engine, code):
     found, end = _landed(engine, code)
     return "silent" if isinstance(found, Preempted) or found.rip == end else _label(found)
+
+
+@mutant("classify", "too-impatient")
+def a_loop_is_endless(engine, code):
+    found, end = _landed(engine, code, limit=20)
+    return "silent" if isinstance(found, Hlt) and found.rip == end else _label(found)
 
 
 @mutant("classify", "no-child")

@@ -35,6 +35,9 @@ _NAMES = "Does your answer read the bytes or run them? Which instructions does t
 _LANDING = "You have put something behind the bytes. How do you know that it was yours that ended the run?"
 _SIGNAL = "Ring 3 meets #GP here, #UD there, a page fault elsewhere. Which of them is about privilege?"
 _TIME = "Bytes of strangers may never come to their end. What does run() return then, and what do you make of it?"
+_PATIENCE = (
+    "A loop is not endless because it is a loop. After how many instructions do you give up, and what was agreed?"
+)
 
 BASIC = (
     Piece("cli", "fa", "privileged"),
@@ -57,6 +60,22 @@ LOOPS = (
     Piece("jmp to itself", "eb fe", "endless", "no-time-limit", _TIME),
     Piece("nop; jmp to the nop", "90 eb fd", "endless", "no-time-limit", _TIME),
     Piece("inc eax; jmp to the inc", "ff c0 eb fc", "endless", "no-time-limit", _TIME),
+)
+SLOW = (
+    Piece(
+        "240 rounds of dec ecx; jnz; then the end",
+        "b9 f0 00 00 00 ff c9 75 fc 90",
+        "silent",
+        "too-impatient",
+        _PATIENCE,
+    ),
+    Piece(
+        "240 rounds of dec ecx; jnz; then cli",
+        "b9 f0 00 00 00 ff c9 75 fc fa",
+        "privileged",
+        "too-impatient",
+        _PATIENCE,
+    ),
 )
 PRIVILEGED = tuple(
     Piece(text, code, "privileged")

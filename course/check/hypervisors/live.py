@@ -148,6 +148,20 @@ NARROW = Kind(
     trap="one-namespace-is-enough",
     hint="A container may share some namespaces with you. Which ones did you compare?",
 )
+NAMED_FILE = Kind(
+    "process",
+    "an ordinary program that has opened a file with the name anon_inode:kvm-vm",
+    lambda folder: _python("kept = open(sys.argv[1], 'w')", str(folder / "anon_inode:kvm-vm")),
+    trap="by-a-files-name",
+    hint="Anybody can give a file a name. What does the link of a thing look like that is no file, such as a pipe?",
+)
+SHARED = Kind(  # only root can make one; elsewhere it is left out
+    "container",
+    "a program with a UTS namespace of its own, and all others shared with you",
+    lambda _: _python(_UNSHARE, hex(_NEW_UTS)),
+    trap="one-namespace-is-enough",
+    hint="A container may share some namespaces with you. Which ones did you compare?",
+)
 
 
 @contextlib.contextmanager

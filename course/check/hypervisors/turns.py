@@ -22,7 +22,10 @@ _ALONE = "What is each guest's own? Console, interrupt flag, control registers: 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """A guest and what must become of it, whoever runs beside it."""
+    """A guest and what must become of it, whoever runs beside it.
+
+    `turns` is how many it needs, one for each of its exits; None for one that makes none.
+    """
 
     text: str
     listing: str
@@ -30,6 +33,7 @@ class Machine:
     console: bytes = b""
     cr3: int = 0
     flag: int = 0
+    turns: int | None = None
 
     @property
     def code(self) -> bytes:
@@ -47,7 +51,7 @@ def printer(letter: str, times: int) -> Machine:
     75 fa           ; jnz to the out
     f4              ; hlt
     """
-    return Machine(f"a printer of {times} {letter!r}", listing, console=letter.encode() * times)
+    return Machine(f"a printer of {times} {letter!r}", listing, console=letter.encode() * times, turns=times + 1)
 
 
 def spinner() -> Machine:
@@ -67,7 +71,7 @@ def keeper(page: int, flag: int) -> Machine:
     39 d8           ; (compares what it wrote)
     f4              ; hlt
     """
-    return Machine(f"a guest with cr3 {page:#x}", listing, console=b".", cr3=page, flag=flag)
+    return Machine(f"a guest with cr3 {page:#x}", listing, console=b".", cr3=page, flag=flag, turns=5)
 
 
 def crashing(code: str, text: str) -> Machine:
@@ -78,7 +82,7 @@ def crashing(code: str, text: str) -> Machine:
     {code}          ; {text}
     f4              ; hlt
     """
-    return Machine(f"a guest that crashes ({text})", listing, end="fault", console=b"c")
+    return Machine(f"a guest that crashes ({text})", listing, end="fault", console=b"c", turns=2)
 
 
 CRASHES = (("0f 0b", "ud2"), ("f7 f1", "div by zero"), ("8b 04 25 10 00 00 00", "no memory there"), ("cc", "int3"))
@@ -107,6 +111,7 @@ def judge_schedule(trial: Trial, engine: str, machines: Sequence[Machine], *, fu
         _judge_machine(trial, machine, got["guests"][number], f"{asked}: guest {number} ({machine.text})", machines)
     _judge_order(trial, order, len(machines), asked)
     _judge_ends(trial, order, machines, asked, fuel)
+    _judge_turns(trial, order, machines, asked)
     return got
 
 
@@ -177,6 +182,18 @@ def _judge_ends(trial: Trial, order: list[int], machines: Sequence[Machine], ask
             f"{asked}: {len(order)} turns were given, though a guest that never ends could have used all {fuel}.",
             "When do you stop: at the first end, or when nobody is left?",
         )
+
+
+def _judge_turns(trial: Trial, order: list[int], machines: Sequence[Machine], asked: str) -> None:
+    """A turn ends at the guest's first exit: who has seven exits has had seven turns."""
+    for number, machine in enumerate(machines):
+        had = order.count(number)
+        if machine.turns is not None and had != machine.turns:
+            trial.wrong(
+                "turn-not-at-exit",
+                f"{asked}: guest {number} ({machine.text}) makes {machine.turns} exits and had {had} turns.",
+                "A turn ends at the guest's first exit, used-up quantum or not; and every turn is in the order.",
+            )
 
 
 def judge_share(trial: Trial, engine: str, count: int) -> None:
