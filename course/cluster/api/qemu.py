@@ -6,6 +6,7 @@ from typing import Any
 
 from ...error import ClusterError
 from .. import options
+from ..backup import restore
 from ..tasks import Task
 from ..vm import allocation, creation, lifecycle, rights, status
 from .common import ALL, NODE, SKIPLOCK, VMID, Call, endpoint, flag, index, perm
@@ -42,11 +43,12 @@ def create(call: Call) -> Any:
     own = ("node", "vmid", "archive", "storage", "pool", "start", "bwlimit", "force", "unique", "live-restore")
     asked = {key: value for key, value in values.items() if key not in own}
     if "archive" in values:
-        return _restore(call, asked)
+        return restore.machine(call, asked)
     settings = allocation.normalized(rights.text_of(asked))
     rights.check_settings(call, vmid, dict(settings), {}, pool)
     rights.check_storages(call, settings, storage)
     rights.check_bridges(call, settings)
+    allocation.assert_storages(call.node, settings)
     creation.reserve(call.node, vmid)
 
     def work(task: Task) -> None:
@@ -55,15 +57,6 @@ def create(call: Call) -> Any:
             lifecycle.start(call.node, vmid, task.log)
 
     return call.task("qmcreate", vmid, work)
-
-
-def _restore(call: Call, asked: dict[str, Any]) -> Any:
-    """Hand a restore to the backup layer."""
-    try:
-        from ..backup import restore  # noqa: PLC0415 - another layer's, which may not be there
-    except ImportError:
-        raise ClusterError("restoring is not implemented") from None
-    return restore.machine(call, asked)
 
 
 @endpoint(

@@ -119,6 +119,7 @@ def _wish(call: Call) -> Wish:
         call, {key: value for key, value in wish.settings.items() if value != before.current.values.get(key)}
     )
     rights.check_bridges(call, wish.settings)
+    allocation.assert_storages(call.node, wish.settings)
     return wish
 
 

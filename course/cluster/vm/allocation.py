@@ -80,6 +80,24 @@ def normalized(settings: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def assert_storages(node: Node, settings: Mapping[str, str]) -> None:
+    """Refuse new disks on storages that are not there or hold no disks, before anything is made.
+
+    Raises:
+        ClusterError: there is no such storage here.
+        ParameterError: it holds no disks.
+    """
+    for key, text in settings.items():
+        if not hardware.is_drive_key(key):
+            continue
+        drive = hardware.drive(key, text)
+        if not drive.has_volume:
+            continue
+        place = of_volume(node, drive.volume)
+        if (NEW.fullmatch(drive.volume) or _CLOUD_INIT.fullmatch(drive.volume)) and "images" not in place.content:
+            raise ParameterError({"storage": f"storage '{place.name}' does not support vm images"})
+
+
 def make(node: Node, vmid: int, settings: Mapping[str, str], log: Log, *, storage: str | None = None) -> Made:
     """Make the drives that are asked for; other settings are left alone.
 
