@@ -135,6 +135,7 @@ def back_up(node: Node, vmid: int, config: GuestConfig, wish: Wish, journal: Jou
 
 def _live(node: Node, running: RunningVm, disks: list[Disk], wish: Wish, journal: Journal) -> None:
     """Copy the disks of a running machine."""
+    begun = time.monotonic()
     if wish.mode == "stop":
         running = _restarted(node, running, wish.stopwait_s, journal)
     stand = _stopped_processors if wish.mode == "suspend" else _frozen_files
@@ -144,20 +145,19 @@ def _live(node: Node, running: RunningVm, disks: list[Disk], wish: Wish, journal
                 copy = copies.enter_context(copying.live(running, disks, wish.folder))
         finally:
             if wish.mode == "stop":
-                journal.info("resuming VM again")
                 running.execute("cont")
+                journal.info(f"resuming VM again after {int(time.monotonic() - begun)} seconds")
         journal.info("started backup task")
         copy.wait(journal.task, Meter(journal))
 
 
 def _restarted(node: Node, running: RunningVm, stopwait_s: float, journal: Journal) -> RunningVm:
     """Shut a machine down and start it again, its processors standing still."""
-    vmid, begun = running.vmid, time.monotonic()
+    vmid = running.vmid
     journal.info("stopping virtual guest")
     lifecycle.shutdown(node, vmid, journal.task, skiplock=True, timeout_s=stopwait_s)
     journal.info("starting kvm to execute backup task")
     started: RunningVm = lifecycle.start(node, vmid, journal.task.log, skiplock=True, paused=True)
-    journal.info(f"guest is online again after {int(time.monotonic() - begun)} seconds")
     return started
 
 

@@ -37,7 +37,7 @@ def guest(api, node, done):
     def make(**settings):
         vmid = int(api.cluster.nextid.get())
         made.append(vmid)
-        settings = {"memory": 64, "name": f"vm{vmid}", "scsi0": "local-lvm:1", **settings}
+        settings = {"memory": 64, "name": f"vm{vmid}", "scsi0": "local-lvm:0.0625", **settings}
         assert done(node.qemu.post(vmid=vmid, **settings))[0] == "OK"
         return vmid
 
@@ -112,7 +112,7 @@ def test_a_backup_restores_under_another_number(node, done, guest, compress):
 
 def test_the_log_of_a_backup(node, done, guest):
     """The lines are those of Proxmox VE, in its order."""
-    vmid = guest(scsi1="local-lvm:1,backup=0")
+    vmid = guest(scsi1="local-lvm:0.0625,backup=0")
     archive, log = back_up(node, done, vmid, **{"notes-template": "{{guestname}}", "prune-backups": "keep-last=1"})
     begins = [
         f"INFO: starting new backup job: vzdump {vmid} --",
@@ -120,14 +120,14 @@ def test_the_log_of_a_backup(node, done, guest):
         "INFO: Backup started at ",
         "INFO: status = stopped",
         f"INFO: VM Name: vm{vmid}",
-        f"INFO: include disk 'scsi0' 'local-lvm:vm-{vmid}-disk-0' 1G",
+        f"INFO: include disk 'scsi0' 'local-lvm:vm-{vmid}-disk-0' 64M",
         f"INFO: exclude disk 'scsi1' 'local-lvm:vm-{vmid}-disk-1' (backup=no)",
         "INFO: backup mode: stop",
         "INFO: ionice priority: 7",
         "INFO: creating vzdump archive '",
-        "INFO: 100% (1.00 GiB of 1.00 GiB)",
-        "INFO: backup is sparse: 1.00 GiB (100%) total zero data",
-        "INFO: transferred 1.00 GiB in ",
+        "INFO: 100% (64.00 MiB of 64.00 MiB)",
+        "INFO: backup is sparse: 64.00 MiB (100%) total zero data",
+        "INFO: transferred 64.00 MiB in ",
         "INFO: archive file size: ",
         "INFO: adding notes to backup",
         "INFO: prune older backups with retention: keep-last=1",

@@ -117,7 +117,7 @@ def test_retention_of_a_job(node, clock, scheduler):
         node.state, {"id": "keep", "schedule": "*:*", "vmid": "100", "prune-backups": "keep-last=2", "storage": "local"}
     )
     scheduler.tick()
-    for _ in range(4):
+    for _ in range(3):
         clock[0] += 60
         assert finished(node, scheduler.tick()) == ["OK"]
     assert len(storage_of(node, "local").volumes("backup", 100)) == 2
