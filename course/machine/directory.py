@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,16 +20,25 @@ SOCKET_PATH_LIMIT = 107
 """Bytes of a Unix socket's path. Source: unix(7), sun_path is 108 bytes with its NUL."""
 
 _PREFIX = "course-vm-"
+_PREFIXES = r"course-[a-z]+-"
 
 
 class PrivateDirectory:
     """A new directory, mode 0700, for this process alone.
 
     Args:
-        prefix: of its name; those of dead owners with the same prefix are removed.
+        prefix: of its name, such as ``course-vm-``; those of dead owners with the same prefix are removed.
+
+    Raises:
+        UsageError: the prefix could be that of somebody else's directories.
     """
 
     def __init__(self, prefix: str = _PREFIX) -> None:
+        if not re.fullmatch(_PREFIXES, prefix):
+            raise UsageError(
+                f"the prefix {prefix!r} could be that of directories that are not ours, and unlocked ones with the same "
+                "prefix are removed. Use course-, lower-case letters and a dash, such as 'course-vm-'."
+            )
         base = Path(tempfile.gettempdir())
         _sweep(base, prefix)
         # Made under another name and renamed once locked, so that nobody sweeps it in between.

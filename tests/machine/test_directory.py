@@ -83,3 +83,13 @@ def test_socket_path_is_as_long_as_the_kernel_allows(tmp_path: Path) -> None:
         checked_socket_path(longest + "x")
     with pytest.raises(UsageError):
         checked_socket_path("/tmp/" + "é" * 60)
+
+
+@pytest.mark.parametrize("prefix", ["", "c", "course-", "lab-", "/tmp/course-vm-", "course-*-"])
+def test_prefixes_of_others_are_refused(prefix: str, base: Path) -> None:
+    """A directory whose prefix could match somebody else's is refused, and nothing is removed."""
+    other = base / "course-work"
+    other.mkdir()
+    with pytest.raises(UsageError, match="not ours"):
+        PrivateDirectory(prefix)
+    assert other.exists()
