@@ -36,8 +36,8 @@ class PrivateDirectory:
     def __init__(self, prefix: str = _PREFIX) -> None:
         if not re.fullmatch(_PREFIXES, prefix):
             raise UsageError(
-                f"the prefix {prefix!r} could be that of directories that are not ours, and unlocked ones with the same "
-                "prefix are removed. Use course-, lower-case letters and a dash, such as 'course-vm-'."
+                f"the prefix {prefix!r} could be that of directories that are not ours, and unlocked ones with "
+                "the same prefix are removed. Use course-, lower-case letters and a dash, such as 'course-vm-'."
             )
         base = Path(tempfile.gettempdir())
         _sweep(base, prefix)
