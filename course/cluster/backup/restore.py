@@ -354,7 +354,17 @@ def _replace(node: Node, task: Task, order: Order, config: GuestConfig, *, exist
             old = creation.volumes_of(current)
         current.current, current.pending, current.snapshots = config.current, config.pending, {}
         current.special = config.special
+        if hardware.flag(config.current.values, "template"):
+            _become_template(node, current)
     kept = set(creation.volumes_of(config))
     for volid in old:
         if volid not in kept:
             creation.remove_volume(node, order.vmid, volid, task.log)
+
+
+def _become_template(node: Node, config: GuestConfig) -> None:
+    """Make the disks of a restored template a template's."""
+    for drive in hardware.drives(config.current.values):
+        if drive.is_disk and drive.has_volume and drive.bus != "unused":
+            base = of_volume(node, drive.volume).create_base(drive.volume)
+            config.current.values[drive.key] = drive.but(file=base).text()

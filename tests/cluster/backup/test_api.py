@@ -217,6 +217,17 @@ def test_a_damaged_archive_restores_nothing(node, done, guest):
     ]
 
 
+def test_a_template_is_restored_as_one(node, done, guest):
+    """Its disk is a template's again, and linked clones can be made of it."""
+    vmid, other = guest(), guest()
+    done(node.qemu(other).delete())
+    assert done(node.qemu(vmid).template.post())[0] == "OK"
+    archive, _ = back_up(node, done, vmid)
+    assert done(node.qemu.post(vmid=other, archive=archive["volid"]))[0] == "OK"
+    config = node.qemu(other).config.get()
+    assert (config["template"], config["scsi0"]) == (1, f"local-lvm:base-{other}-disk-0,size=64M")
+
+
 def test_notes_protection_and_retention(node, done, guest):
     """Notes are changed, a protected backup is neither removed nor pruned, the others as the rules say."""
     vmid = guest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import random
 import signal
 import subprocess
 import sys
@@ -10,12 +11,12 @@ import time
 
 import pytest
 
-from course.cluster.backup import jobs, packing, vma
+from course.cluster.backup import dump, jobs, packing, settings, vma
 from course.cluster.config.guest import GuestConfig, Section
 from course.cluster.node import Node
 from course.cluster.settings import Settings
 from course.cluster.state import State
-from course.cluster.storage import storage_of
+from course.cluster.storage import set_capacity, storage_of
 
 STORAGES = "dir: local\n\tpath /var/lib/vz\n\tcontent images,backup\n"
 
@@ -130,6 +131,48 @@ def test_the_next_run_is_in_local_time(node):
     assert time.localtime(entry["next-run"])[3:6] == (5, 30, 0)
 
 
+def with_a_disk(node, megabytes):
+    """Give the machine a disk with so many MiB that cannot be packed well, and return its storage."""
+    storage = storage_of(node, "local")
+    volid = storage.alloc(100, "qcow2", 64 << 20)
+    content = storage.root / "content"
+    content.write_bytes(random.Random(1).randbytes(megabytes << 20))
+    write = ["qemu-io", "-f", "qcow2", "-c", f"write -s {content} 0 {megabytes}M", storage.path(volid)]
+    subprocess.run(write, capture_output=True, check=True)
+    content.unlink()
+    with node.state.guest_lock(100) as config:
+        config.current.values["scsi0"] = f"{volid},size=64M"
+    return storage
+
+
+def test_a_full_storage_keeps_no_archive(node):
+    """An archive that the storage has no room for fails its guest; nothing of it stays, the lock neither."""
+    storage = with_a_disk(node, 4)
+    set_capacity(storage.root, storage.status().used + (2 << 20))
+    values = {"vmid": "100", "storage": "local", "compress": "gzip"}
+    plan = settings.plan(node, values, [100])
+    upid = node.tasks.start("vzdump", "100", "root@pam", lambda task: dump.run(node, task, [100], plan))
+    assert finished(node, [upid]) == ["job errors"]
+    assert "No space left on device" in node.tasks.known(upid)[1].read_text()
+    assert storage.volumes("backup") == []
+    assert not list(storage.root.rglob(".unfinished-*"))
+    assert "lock" not in node.state.load_guest(100).current.values
+
+
+def test_a_stopped_job_leaves_nothing(node):
+    """Wherever a job is stopped: no hidden file, no lock, and what is listed is whole."""
+    storage = with_a_disk(node, 16)
+    plan = settings.plan(node, {"vmid": "100", "storage": "local", "compress": "gzip"}, [100])
+    upid = node.tasks.start("vzdump", "100", "root@pam", lambda task: dump.run(node, task, [100], plan))
+    while not list((storage.root / "dump").glob(".unfinished-*")) and not storage.volumes("backup"):
+        pass
+    node.tasks.stop(upid)
+    ended = finished(node, [upid])
+    assert not list(storage.root.rglob(".unfinished-*"))
+    assert "lock" not in node.state.load_guest(100).current.values
+    assert (ended == ["OK"]) == bool(storage.volumes("backup"))
+
+
 KILLED = """
 import sys
 from pathlib import Path
@@ -152,12 +195,7 @@ while True:
 @pytest.mark.qemu
 def test_a_node_that_is_killed_leaves_no_half_archive(node):
     """After SIGKILL in the middle, each listed archive is whole, nothing hidden is left, and the lock tells of it."""
-    storage = storage_of(node, "local")
-    volid = storage.alloc(100, "qcow2", 64 << 20)
-    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 48M", storage.path(volid)]
-    subprocess.run(write, capture_output=True, check=True)
-    with node.state.guest_lock(100) as config:
-        config.current.values["scsi0"] = f"{volid},size=64M"
+    storage = with_a_disk(node, 16)
     line = [sys.executable, "-c", KILLED, str(node.state.root), str(node.state.run)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "ready\n"
