@@ -142,10 +142,10 @@ class Changer:
         gone = self.config.pending_deletes()
         pending = self.config.pending.values
         for key in wish.revert:
-            pending.pop(key, None)
+            self._drop_pending(key)
             gone.pop(key, None)
         for key in wish.delete:
-            pending.pop(key, None)
+            self._drop_pending(key)
             if key == "description":
                 self.config.current.description = None
             elif key in self._values:
@@ -157,10 +157,17 @@ class Changer:
             if key == "description":
                 self.config.current.description = value + "\n" if value else None
             elif self._values.get(key) == value:
-                pending.pop(key, None)
+                self._drop_pending(key)
             else:
+                self._drop_pending(key)
                 pending[key] = value
         self._set_deletes(gone)
+
+    def _drop_pending(self, key: str) -> None:
+        """Forget a pending value; a volume that was made for it is kept as an unused one."""
+        text = self.config.pending.values.pop(key, None)
+        if text is not None and hardware.is_drive_key(key):
+            self._detach(hardware.drive(key, text), force=False)
 
     def _set_deletes(self, gone: Mapping[str, bool]) -> None:
         text = ",".join(f"!{key}" if force else key for key, force in sorted(gone.items()))
@@ -209,10 +216,16 @@ class Changer:
     def _set(self, key: str, value: str) -> None:
         old = self._values.get(key)
         self._values[key] = value
+        if hardware.is_drive_key(key) and not key.startswith("unused"):
+            self._no_longer_unused(hardware.drive(key, value).volume)
         if old is not None and hardware.is_drive_key(key) and not key.startswith("unused"):
             before, now = hardware.drive(key, old), hardware.drive(key, value)
             if before.volume != now.volume:
                 self._detach(before, force=before.is_cloudinit)
+
+    def _no_longer_unused(self, volume: str) -> None:
+        for key in [key for key, value in self._values.items() if key.startswith("unused") and value == volume]:
+            del self._values[key]
 
     def _remove(self, key: str, *, force: bool) -> None:
         old = self._values.pop(key, None)

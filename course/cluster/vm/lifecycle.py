@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...error import ClusterError, MachineError
 from ..config.guest import GuestConfig
-from . import agent, commandline, hardware, ram, surroundings
+from . import agent, cloudinit, commandline, hardware, ram, surroundings
 from .running import RunningVm
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def start(
             raise ClusterError(f"VM {vmid} already running")
         state = config.current.values.get("vmstate") if suspended else None
         if not suspended:
-            config.apply_pending()
+            _prepare(node, vmid, config, log)
         running = _start(
             node,
             vmid,
@@ -77,6 +77,18 @@ def start(
             _wake_up(node, running, config, state, log)
     node.statistics.changed()
     return running
+
+
+def _prepare(node: Node, vmid: int, config: GuestConfig, log: Log) -> None:
+    """Let what was pending come into force, and write the CD of cloud-init."""
+    from . import changing  # noqa: PLC0415 - each knows of the other
+
+    if config.pending.values:
+        changing.Changer(node, vmid, config, log).apply_all()
+        node.state.save_guest(node.name, "qemu", vmid, config)
+    if cloudinit.drive_of(config.current.values) is not None:
+        log("generating cloud-init ISO")
+        cloudinit.write(node, vmid, config)
 
 
 def _wake_up(node: Node, running: RunningVm, config: GuestConfig, state: str, log: Log) -> None:

@@ -30,6 +30,9 @@ def guest(lab: Cluster, api: Any) -> Iterator[Any]:
         "net0": f"virtio={MAC},bridge=vmbr0",
         "scsihw": "virtio-scsi-pci",
         "scsi0": "shared:0.01",
+        "ide0": "local-lvm:cloudinit",
+        "ipconfig0": "ip=10.77.1.2/24,gw=10.77.1.1",
+        "name": "vera-lab",
         "agent": 1,
         "serial0": "socket",
         "start": 1,
@@ -70,6 +73,21 @@ def test_the_agent_tells_what_the_guest_is(guest: Any) -> None:
     names = {entry["name"] for entry in guest.agent.info.get()["result"]["supported_commands"]}
     assert {"guest-ping", "guest-exec", "guest-shutdown"} <= names
     assert guest.agent("fsfreeze-status").post() == {"result": "thawed"}
+
+
+def test_the_guest_is_what_cloud_init_says(guest: Any) -> None:
+    """Name and address from the CD that was written at the start; what changed since is told as pending."""
+    until(lambda: "10.77.1.2" in run(guest, "ip", "addr")["out-data"], "the address")
+    assert guest.agent("get-host-name").get() == {"result": {"host-name": "vera-lab"}}
+    assert run(guest, "ip", "route", "get", "1.1.1.1")["out-data"].startswith("1.1.1.1 via 10.77.1.1")
+    guest.config.put(ipconfig0="ip=10.77.1.3/24")
+    told = {entry["key"]: entry for entry in guest.cloudinit.get()}["ipconfig0"]
+    assert (told["value"], told["pending"]) == ("ip=10.77.1.2/24,gw=10.77.1.1", "ip=10.77.1.3/24")
+    guest.cloudinit.put()
+    assert "pending" not in {entry["key"]: entry for entry in guest.cloudinit.get()}["ipconfig0"]
+    look = "for cd in /dev/sr*; do mount -t iso9660 $cd /mnt; cat /mnt/network-config; umount /mnt; done 2>/dev/null"
+    assert "10.77.1.3" in run(guest, "sh", "-c", look)["out-data"]
+    assert guest.cloudinit.dump.get(type="user").startswith("#cloud-config\nhostname: vera-lab\n")
 
 
 def test_the_agent_runs_programs(guest: Any) -> None:

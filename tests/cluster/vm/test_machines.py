@@ -109,6 +109,11 @@ def test_what_cannot_be_plugged_waits_for_the_next_start(api: Any) -> None:
         assert "virtio-net-pci" in vm.monitor.post(command="info qtree").split("dev: ", 1)[1]
         vm.config.put(delete="scsi3")
         assert vm.config.get()["unused0"].endswith(f"vm-{vmid}-disk-0")
+        vm.config.put(scsi2=vm.config.get()["unused0"])
+        assert "unused0" not in vm.config.get()
+        vm.config.put(sata0="local-lvm:0.01")
+        vm.config.put(revert="sata0")
+        assert vm.config.get()["unused0"] == f"local-lvm:vm-{vmid}-disk-1"
         vm.config.put(revert="cores")
         assert not [entry for entry in vm.pending.get() if "pending" in entry]
         vm.config.put(cores=2)
