@@ -21,7 +21,7 @@ def _require(call: Call) -> int:
     return vmid
 
 
-@endpoint("POST", f"{PATH}/termproxy", parameters=GUEST, permissions=CONSOLE)
+@endpoint("POST", f"{PATH}/termproxy", parameters=GUEST, permissions=CONSOLE, writes=False)
 def terminal(call: Call) -> Any:
     """Offer a terminal of a container."""
     vmid, node = _require(call), call.node

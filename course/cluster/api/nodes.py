@@ -85,10 +85,19 @@ def power(call: Call) -> Any:
     """Shut a node down in order, or let it start again."""
     if call.node.rack is None:
         raise ClusterError(f"node '{call.node.name}' has no power switch")
-    again = call.values["command"] == "reboot"
-    call.node.cluster_log(f"node '{call.node.name}': {call.values['command']}", user=call.user)
-    # The answer goes out first.
-    threading.Timer(0.2, call.node.rack.shutdown, (call.node.name,), {"again": again}).start()
+    node, command = call.node, call.values["command"]
+    node.cluster_log(f"node '{node.name}': {command}", user=call.user)
+
+    def end() -> None:
+        node.rack.shutdown(node.name, again=command == "reboot")
+
+    def begin() -> None:
+        if node.ha is None:
+            end()
+        else:
+            node.ha.leave(command, end)
+
+    threading.Timer(0.2, begin).start()  # the answer goes out first
 
 
 @endpoint(

@@ -16,7 +16,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ PATIENT_WATCHDOG_S = 60
 """A node that is busy, but has its majority, is given this much time."""
 
 POLL_S = 0.5
+LEAVE_S = 600.0
 
 
 class Locks:
@@ -248,6 +249,7 @@ class HighAvailability:
         self._done: dict[str, Result] = {}
         self._busy: set[str] = set()
         self._turn = threading.Lock()
+        self._idle, self._resigned = threading.Event(), threading.Event()
         self._next_tick = 0.0
         self._seen: tuple[object, ...] = ()
         self._last_watchdog = False
@@ -287,8 +289,30 @@ class HighAvailability:
         with self._turn:
             if self.node.stopping.is_set():
                 return
-            self.crm.iterate()
-            self.lrm.iterate()
+            if not self._resigned.is_set() and not self.crm.iterate():
+                self._resigned.set()
+            if not self._idle.is_set() and not self.lrm.iterate():
+                self._idle.set()
+
+    def leave(self, request: str, then: Callable[[], object]) -> None:
+        """Prepare the node's end as the cluster's shutdown policy says: stop, freeze or move its services.
+
+        Args:
+            request: ``shutdown`` or ``reboot``.
+            then: is called when nothing is left to do, or it takes too long.
+        """
+        with self._turn:
+            self.lrm.stop(request)
+        self._next_tick = 0.0
+
+        def wait() -> None:
+            if self._idle.wait(LEAVE_S):
+                self.crm.stop()
+                self._next_tick = 0.0
+                self._resigned.wait(LEAVE_S)
+            then()
+
+        threading.Thread(target=wait, name="ha-leave", daemon=True).start()
 
     def managed(self, vmid: int) -> bool:
         """Return whether a guest is looked after."""

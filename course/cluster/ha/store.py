@@ -58,7 +58,7 @@ class Store:
 
     def sections(self, relative: str) -> dict[str, TypedSection]:
         """Return a configuration's sections by service or group; for reading only."""
-        found = self.state.parsed(relative, lambda text: sections.parse(text, whose=relative))
+        found = self.state.parsed(relative, sections.parse)
         if relative == GROUPS:
             return found
         return {f"{section.kind}:{section.name}": section for section in found.values()}
