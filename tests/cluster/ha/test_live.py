@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from proxmoxer import ResourceException
 
+from course.cluster.ct.template import NAME
 from tests.cluster.patience import ended, log_of, until
 
 pytestmark = pytest.mark.qemu
@@ -185,3 +186,29 @@ def test_status_names_every_node_and_who_decides(api, machine):
     manager = api.cluster.ha.status.manager_status.get()
     assert manager["manager_status"]["master_node"] == found[1]["node"]
     assert time.time() - manager["manager_status"]["timestamp"] < 3600
+
+
+def test_a_node_that_reboots_keeps_its_services(lab, api):
+    """A reboot freezes what runs: the container is stopped, nobody takes it over, and it starts with its node again."""
+    if not (lab.state / "nodes/michael/vz/template/cache" / NAME).exists():
+        pytest.skip("no busybox here, so no template for containers")
+    vmid = int(api.cluster.nextid.get())
+    ct, sid = api.nodes.michael.lxc(vmid), f"ct:{vmid}"
+    assert ended(api, api.nodes.michael.lxc.post(vmid=vmid, ostemplate=f"local:vztmpl/{NAME}", start=1)) == "OK"
+    try:
+        api.cluster.ha.resources.post(sid=sid)
+        until("the start", is_in(api, sid, "started"))
+        before = lab.pid("michael")
+        assert lab.exec(vmid, ["touch", "/tmp/witness"])[0] == 0
+        api.nodes.michael.status.post(command="reboot")
+        until("the reboot", lambda: lab.pid("michael") not in (0, before) and lab.hardware.status()["michael"]["ready"])
+        until("the end of the freeze", is_in(api, sid, "started"))
+        assert service(api, sid)["node"] == "michael"
+        until("its process", lambda: ct.status.current.get()["status"] == "running")
+        log = (lab.state / "nodes/michael/log/syslog").read_text()
+        assert "reboot LRM, stop and freeze all services" in log
+        assert f"service status {sid} stopped" in log
+    finally:
+        lab.power_on("michael")
+        api.cluster.ha.resources(sid).delete()
+        assert ended(api, lab.api(node="michael").nodes.michael.lxc(vmid).delete(force=1, purge=1)) == "OK"
