@@ -6,9 +6,17 @@ import random
 
 from course.check import Exercise, Trial
 from course.check.full_virtualization.linux import snapshot
-from course.check.full_virtualization.patching import judge_break, judge_patch, random_guest
+from course.check.full_virtualization.patching import elsewhere, judge_break, judge_patch, random_guest
 from course.check.full_virtualization.shadowing import judge_shadow, two_pages
-from course.check.full_virtualization.translation import Case, flags, judge_rewrite, judge_translate, loop, numbers
+from course.check.full_virtualization.translation import (
+    Case,
+    conditions,
+    flags,
+    judge_rewrite,
+    judge_translate,
+    loop,
+    numbers,
+)
 from course.check.full_virtualization.walking import (
     canonical,
     frame,
@@ -19,7 +27,7 @@ from course.check.full_virtualization.walking import (
 )
 from course.vcpu.paged import DATA, Paged
 from course.vcpu.paging import GIB_1, MIB_2, PAGE, P, W
-from course.vcpu.sensitive import switching
+from course.vcpu.sensitive import every_kind, switching, wandering
 
 patch = Exercise("patch", hidden=True, varies=True, seed=701, deadline_s=20)
 break_sweep = Exercise("break_sweep", hidden=True, seed=702, deadline_s=20)
@@ -37,6 +45,11 @@ walk_refs = Exercise("walk_refs", hidden=True, varies=True, seed=707)
 def _patch_random(trial: Trial) -> None:
     for pieces in (7, 12):
         judge_patch(trial, random_guest(trial, pieces))
+
+
+@patch.step("each of the silent instructions is found, wherever the image lies")
+def _patch_every_kind(trial: Trial) -> None:
+    judge_patch(trial, every_kind(random.Random(trial.rng.random()), elsewhere(trial)))
 
 
 @patch.step("an emulated processor agrees")
@@ -61,6 +74,12 @@ def _translate_others(trial: Trial) -> None:
         judge_translate(trial, switching(random.Random(trial.rng.random()), 12), engine)
 
 
+@translate.step("calls, returns, loops and jumps on a condition end a block as well, wherever the code lies")
+def _translate_ways(trial: Trial) -> None:
+    judge_translate(trial, wandering(random.Random(trial.rng.random()), elsewhere(trial)))
+    judge_translate(trial, every_kind(random.Random(trial.rng.random())))
+
+
 # ─── rewrite ─────────────────────────────────────────────────────────────────
 
 
@@ -77,6 +96,12 @@ def _rewrite_others(trial: Trial) -> None:
     for _ in range(3):
         judge_rewrite(trial, flags(trial.rng))
     judge_rewrite(trial, numbers(trial.rng))
+
+
+@rewrite.step("jumps on any condition find their targets")
+def _rewrite_conditions(trial: Trial) -> None:
+    for _ in range(2):
+        judge_rewrite(trial, conditions(trial.rng))
 
 
 # ─── gva2gpa ─────────────────────────────────────────────────────────────────

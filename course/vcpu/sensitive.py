@@ -12,8 +12,9 @@ Secure Virtual Machine Monitor", USENIX Security 2000, table 2.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..isa.assembler import symbols
@@ -123,17 +124,19 @@ class Builder:
         self.add(f"mov eax, {name}" if number else "nop")
         return self.mix(0x08)
 
-    def task(self) -> int:
-        """Read the task register, the selector of the LDT, or the machine status word."""
-        code, value = self.rng.choice([("0x0f, 0x00, 0xc8", 0), ("0x0f, 0x00, 0xc0", 0), ("0x0f, 0x01, 0xe0", 0x11)])
+    def task(self, which: int | None = None) -> int:
+        """Read the task register, the selector of the LDT, or the machine status word: 0, 1 or 2, or any of them."""
+        known = [("0x0f, 0x00, 0xc8", 0), ("0x0f, 0x00, 0xc0", 0), ("0x0f, 0x01, 0xe0", 0x11)]
+        code, value = self.rng.choice(known) if which is None else known[which]
         self.add("xor eax, eax")
         self.sensitive(f".byte {code}")
         self.add("and eax, 255")
         return self.mix(value)
 
-    def descriptors(self) -> int:
-        """Load gdtr or idtr with something, and store it again: seven or eight bytes each."""
-        load, store = self.rng.choice([(0x14, 0x04), (0x1C, 0x0C)])
+    def descriptors(self, which: int | None = None) -> int:
+        """Load gdtr or idtr (0 or 1, or any) with something, and store it again: seven or eight bytes each."""
+        known = [(0x14, 0x04), (0x1C, 0x0C)]
+        load, store = self.rng.choice(known) if which is None else known[which]
         limit, table = self.rng.randrange(1 << 16), self.rng.randrange(1 << 31)
         here, image = self.label(), ""
         self.add(f"jmp {here}")
@@ -160,6 +163,24 @@ class Builder:
         where = self.data(f".long {value:#x}", *([tail] if tail else []))
         self.add(f"{over}:\nmov eax, [{where}]")
         return self.mix(value)
+
+    def over(self, jump: str) -> int:
+        """Jump over four bytes of data that look like code, `jump` ending with what jumps; then be sensitive."""
+        over = self.label()
+        self.add(f"{jump} {over}" if jump[-1].isalpha() else jump)
+        self.data(f".byte {', '.join(map(str, self.rng.choices((0x9C, 0x9D, 0x8C, 0xC8), k=4)))}")
+        self.add(f"{over}:")
+        return self.flags()
+
+    def function(self) -> int:
+        """Call a function that does something sensitive; behind its ret is data, then the program goes on."""
+        begin, over = self.label(), self.label()
+        self.add(f"call {begin}\njmp {over}\n{begin}:")
+        value = self.flags()
+        self.add("ret")
+        self.data(f".byte {', '.join(map(str, self.rng.choices((0x9C, 0x9D, 0xB8, 0xC8), k=5)))}")
+        self.add(f"{over}:")
+        return value
 
     def switch(self, rounds: int, tails: Sequence[str]) -> None:
         """Loop over a jump: its table stands behind it, each case does something sensitive, and looks like data."""
@@ -287,6 +308,35 @@ def straight(rng: random.Random, pieces: int = 8) -> Guest:
     builder.hidden_data()
     for piece in chosen:
         piece()
+    return builder.build()
+
+
+def every_kind(rng: random.Random, base: int = START) -> Guest:
+    """Return a guest in which each silent sensitive instruction of the lesson occurs, in any order."""
+    builder = Builder(rng, base)
+    pieces: list[Callable[[], int]] = [builder.flags, builder.ring, builder.hidden_data, builder.immediate]
+    pieces += [functools.partial(builder.task, which) for which in range(3)]
+    pieces += [functools.partial(builder.descriptors, which) for which in range(2)]
+    rng.shuffle(pieces)
+    for piece in pieces:
+        piece()
+    return builder.build()
+
+
+def wandering(rng: random.Random, base: int = START) -> Guest:
+    """Return a guest that leaves its path in every way: calls, returns, jumps on conditions and on a counter."""
+    builder = Builder(rng, base)
+    ways: list[Callable[[], int]] = [
+        builder.function,
+        functools.partial(builder.over, "xor eax, eax\njz"),
+        functools.partial(builder.over, "mov ecx, 9\n.byte 0x39, 0xc9\njae"),  # cmp ecx, ecx
+        functools.partial(builder.over, "mov ecx, 5\n.byte 0xe2, 4"),
+        builder.function,
+    ]
+    rng.shuffle(ways)
+    builder.hidden_data()
+    for way in ways:
+        way()
     return builder.build()
 
 

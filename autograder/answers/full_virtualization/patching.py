@@ -37,6 +37,16 @@ def with_disassemble(code, base, data):
     return _patch(code, base, data)
 
 
+@mutant("patch", "left-silent")
+def knows_no_task_register(code, base, data):
+    return _patch(code, base, data, silent=SILENT - {"str"})
+
+
+@mutant("patch", "base-taken-for-granted")
+def always_at_one_mib(code, base, data):
+    return _patch(code, base, data, key=base - 0x100000)
+
+
 @alternative("patch")
 def leaves_the_rest_of_the_instruction(code, base, data):
     return _patch(code, base, data, fill=False)

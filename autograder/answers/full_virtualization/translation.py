@@ -15,12 +15,12 @@ def _sensitive(found):
     return found.mnemonic in SILENT or (found.mnemonic == "mov" and found.operands.endswith(", cs"))
 
 
-def _block(guest, pc, *, end=True):
+def _block(guest, pc, *, end=True, transfers=TRANSFERS):
     addresses = []
     for found in isa.disassemble(guest.image[pc - guest.base :], "x86_64", pc):
         if _sensitive(found):
             addresses.append(found.address)
-        elif found.mnemonic.startswith(TRANSFERS):
+        elif found.mnemonic.startswith(transfers):
             if end:
                 addresses.append(found.address)
             break
@@ -47,6 +47,22 @@ def traps_only_what_is_new(engine, code, base):
             guest.trap(a for a in _block(guest, pc) if a not in guest.trapped)
             guest.run_block()
         return guest.report()
+
+
+def _translated(engine, code, base, **how):
+    with Translated(engine, code, base=base) as guest:
+        known = set()
+        while (pc := guest.pc) is not None:
+            if pc not in known:
+                known.add(pc)
+                guest.trap(_block(guest, pc, **how))
+            guest.run_block()
+        return guest.report()
+
+
+@mutant("translate", "data-patched")
+def only_jumps_end_a_block(engine, code, base):
+    return _translated(engine, code, base, transfers=("j",))
 
 
 @mutant("translate", "no-cache")
@@ -170,17 +186,35 @@ def all_jumps_long(code, flag):
 
 
 @alternative("rewrite")
-def with_the_assembler(code, flag):
+def with_the_assembler(code, flag, jumps=("j",)):
     lines = []
     for i in isa.disassemble(code, "x86_64", 0):
         lines.append(f"at{i.address}:")
         if i.mnemonic in ("cli", "sti"):
             lines.append(f"mov byte [{flag}], {int(i.mnemonic == 'sti')}")
-        elif i.mnemonic.startswith("j"):
+        elif i.mnemonic.startswith(jumps):
             lines.append(f"{i.mnemonic} at{int(i.operands, 16)}")
         else:
             lines.append(".byte " + ", ".join(map(str, i.code)))
     return isa.assemble("\n".join(lines), "x86_64")
+
+
+@mutant("rewrite", "another-byte")
+def a_flag_where_it_always_was(code, flag):
+    return _rewrite(code, flag & -4096)
+
+
+@mutant("rewrite", "register-destroyed")
+def through_r12(code, flag):
+    def store(flag, value):
+        return b"\x41\xbc" + struct.pack("<I", value) + b"\x44\x88\x24\x25" + struct.pack("<I", flag)
+
+    return _rewrite(code, flag, store=store)
+
+
+@mutant("rewrite", "some-jumps-not-moved")
+def three_jumps_are_all(code, flag):
+    return with_the_assembler(code, flag, ("jmp", "je", "jne"))
 
 
 @mutant("rewrite", "flags-destroyed")

@@ -117,6 +117,14 @@ def _judge_places(trial: Trial, guest: Guest, code: bytes, table: dict[int, byte
                 f" {address:#x}: that is what rip holds.",
                 "The image lies at `base`.",
             )
+        usual = address - guest.base + START
+        if address not in table and usual in table:
+            trial.wrong(
+                "base-taken-for-granted",
+                f"The image lies at {guest.base:#x} this time, and the trap at {address:#x} stands in your table under"
+                f" {usual:#x}, where it would be if the image lay at {START:#x}.",
+                "Where the image lies is the second argument.",
+            )
         if table.get(address) != old:
             listed = table[address].hex(" ") if address in table else "nothing"
             trial.wrong(
@@ -199,6 +207,11 @@ def judge_break(trial: Trial, engine: str = "best") -> None:
 @break_sweep.step("the program halts on a perfect machine, and does something else when the supplied patcher was there")
 def _break_here(trial: Trial) -> None:
     judge_break(trial)
+
+
+def elsewhere(trial: Trial) -> int:
+    """Return an address where a guest may lie, other than where guests lie by default."""
+    return START + trial.rng.randrange(0x80, 0x200) * 0x1000
 
 
 def random_guest(trial: Trial, pieces: int) -> Guest:

@@ -101,12 +101,14 @@ Program = tuple[str, str]
 _END = "mov eax, ebx\n.byte 0xe7, 0xe9\nhlt"
 
 
-def run_with_flag(engine: str, code: bytes, seconds: float = 20) -> dict[str, Any]:
-    """Run a guest beside a page for its virtual interrupt flag, 255 at first; the report tells it as ``"flag"``."""
+def run_with_flag(engine: str, code: bytes, seconds: float = 20, flag: int = FLAG) -> dict[str, Any]:
+    """Run a guest beside a page with its virtual interrupt flag, 255 at first; the report tells it as ``"flag"``."""
     with Deprivileged(engine, code, seconds=seconds) as machine:
-        machine.vcpu.memory.map(FLAG, 4096, "rw", b"\xff")
+        machine.vcpu.memory.map(FLAG, 4096, "rw", b"\xff" * 4096)
         report = machine.run()
-        return {**report, "flag": machine.vcpu.memory.read(FLAG, 1)[0]}
+        page = machine.vcpu.memory.read(FLAG, 4096)
+        touched = [FLAG + at for at, byte in enumerate(page) if byte != 0xFF and FLAG + at != flag]
+        return {**report, "flag": page[flag - FLAG], "touched": touched}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,10 +133,10 @@ def image(case: Case) -> bytes:
 
 def judge_rewrite(trial: Trial, case: Case, engine: str = "best", *, cheaper: int = 1) -> None:
     """Let the answer rewrite a guest; run both and compare output, flag and exits."""
-    code = image(case)
-    got = trial.call(code, FLAG)
+    code, flag = image(case), FLAG + trial.rng.randrange(1, 4096)
+    got = trial.call(code, flag)
     trial.expect(isinstance(got, bytes), "not-bytes", f"Expected machine code as bytes, got {shorten(got)}.")
-    before, after = run_with_flag(engine, code), run_with_flag(engine, got, 8)
+    before, after = run_with_flag(engine, code), run_with_flag(engine, got, 8, flag)
     for name in ("cli", "sti"):
         trial.expect(
             name not in after["exits"],
@@ -150,11 +152,18 @@ def judge_rewrite(trial: Trial, case: Case, engine: str = "best", *, cheaper: in
             f" ended with {after['ended']!r}. Rewritten it reads: {shorten(listing)}",
             case.hint,
         )
+    if after["touched"]:
+        trial.wrong(
+            "another-byte",
+            f"rewrite was told that the flag is the byte at {flag:#x}; the rewritten guest wrote to the one at"
+            f" {after['touched'][0]:#x}.",
+            "Where does the address in your store come from?",
+        )
     expected = int(before["interrupts"])
     trial.expect(
         after["flag"] == expected,
         "wrong-flag",
-        f"At the guest's end its interrupts are {'on' if expected else 'off'}: the byte at {FLAG:#x} should be"
+        f"At the guest's end its interrupts are {'on' if expected else 'off'}: the byte at {flag:#x} should be"
         f" {expected}; it is {after['flag']}.",
         "cli forbids interrupts, sti allows them. The address is the second argument.",
     )
@@ -186,11 +195,24 @@ def numbers(rng: random.Random) -> Case:
 
 def registers(rng: random.Random) -> Case:
     """Every register lives across cli and sti."""
-    names = ["eax", "ecx", "edx", "esi", "edi", "ebp", "r8d", "r9d", "r11d", "r15d"]
+    names = ["eax", "ecx", "edx", "esi", "edi", "ebp", *(f"r{n}d" for n in range(8, 16))]
     load = "\n".join(f"mov {name}, {rng.randrange(1 << 20)}" for name in names)
     use = "\n".join(f"imul ebx, ebx, 17\nadd ebx, {name}" for name in names)
     hint = "cli changes no register, and uses no stack."
     return Case(f"{load}\ncli\nsti\n{use}", "register-destroyed", hint)
+
+
+_JUMPS = ("ja", "jae", "jb", "jbe", "je", "jg", "jge", "jl", "jle", "jne", "jno", "jns", "jo", "js")
+
+
+def conditions(rng: random.Random) -> Case:
+    """Jumps on several conditions, each over a cli that decides what is added."""
+    lines = []
+    for n, name in enumerate(rng.sample(_JUMPS, 6)):
+        lines += [f"mov eax, {rng.randrange(1, 9)}", f"sub eax, {rng.randrange(1, 9)}", f"{name} on{n}", "cli"]
+        lines += [f"add ebx, {rng.randrange(1, 1000)}", f"on{n}: sti", "imul ebx, ebx, 3"]
+    hint = "The processor has sixteen conditions. How does your answer tell a jump from anything else?"
+    return Case("\n".join(lines), "some-jumps-not-moved", hint)
 
 
 def loop(rng: random.Random, rounds: int = 100, padding: int = 0) -> Case:
