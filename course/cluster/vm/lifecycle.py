@@ -102,12 +102,12 @@ def _wake_up(node: Node, running: RunningVm, config: GuestConfig, state: str, lo
 
 
 def start_incoming(node: Node, vmid: int, values: dict[str, str], log: Log, *, machine: str | None) -> RunningVm:
-    """Start a machine that waits for a guest of another node.
+    """Start a machine that waits for a guest of another node, and stands still when it has come.
 
     Raises:
         ClusterError: it cannot be started here.
     """
-    return _start(node, vmid, values, log, incoming=True, machine=machine)
+    return _start(node, vmid, values, log, incoming=True, machine=machine, paused=True)
 
 
 def start_from_state(

@@ -269,6 +269,33 @@ def test_a_migration_can_be_stopped(lab: Cluster, api: Any, counter: str) -> Non
         done(api, vm.migrate.post(target="trevor", online=1, **{"with-local-disks": 1}))
 
 
+def test_a_guest_whose_configuration_cannot_move_goes_on_at_its_source(lab: Cluster, api: Any, counter: str) -> None:
+    """All its RAM has arrived, but the target has a file of that name: never do two run, and the source does."""
+    with machine(api, ide2=counter, boot="order=ide2", virtio0="shared:0.01", start=1) as vmid:
+        vm = api.nodes("michael").qemu(vmid)
+        until(lambda: number(vm) > 3, "counting")
+        life = number(vm, bootcounter.LIFE_GPA)
+        upid = vm.migrate.post(target="trevor", online=1, bwlimit=400)
+        task = api.nodes("michael").tasks(upid)
+        until(lambda: any("start migrate command" in line["t"] for line in task.log.get(limit=0)), "sending RAM")
+        obstacle = lab.state / "pve" / "nodes" / "trevor" / "qemu-server" / f"{vmid}.conf"
+        obstacle.write_text("memory: 16\n")
+        try:
+            result = ended(api, upid)
+        finally:
+            obstacle.unlink()
+        assert result.status == "migration problems"
+        assert "migration status: completed" in [line[20:] for line in result.log]
+        assert processes(vmid, lab.run, "trevor") == []
+        assert vm.status.current.get()["qmpstatus"] == "running"
+        now = number(vm)
+        until(lambda: number(vm) > now, "counting on")
+        assert number(vm, bootcounter.LIFE_GPA) == life
+        done(api, vm.status.suspend.post())
+        done(api, vm.migrate.post(target="trevor", online=1))
+        assert api.nodes("trevor").qemu(vmid).status.current.get()["qmpstatus"] == "paused"
+
+
 def test_a_source_that_dies_on_the_way_leaves_nothing_at_the_target(lab: Cluster, api: Any, counter: str) -> None:
     """The target forgets the guest; the source has it back, locked as it was, and starts it when it is unlocked."""
     with machine(api, ide2=counter, boot="order=ide2", virtio0="shared:0.01", memory=64, start=1) as vmid:
