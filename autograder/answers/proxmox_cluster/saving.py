@@ -22,10 +22,12 @@ def _restore(api, node, new_vmid, archive, **more):
 
 
 @mutant("save_and_restore", "stopped-for-it")
-def in_stop_mode(access, vmid, storage, new_vmid):
+def of_a_stopped_guest(access, vmid, storage, new_vmid):
     api = connect(access)
     node = place(api, vmid)
+    wait(api, guest(api, vmid).status.stop.post())
     _save(api, vmid, storage, "stop")
+    wait(api, guest(api, vmid).status.start.post())
     archive = _archives(api, node, storage, vmid)[-1]
     _restore(api, node, new_vmid, archive, unique=1)
     return archive

@@ -25,6 +25,8 @@ from ..outside import Outside, kept
 from .laboratory import ISO, NODES, laboratory
 
 MEMORY_MIB = 32
+_QUIET_S = 30.0
+"""A task that an answer has left behind may take so long; then it is stopped."""
 _vmids = itertools.count(1000)
 _authority: dict[int, Path] = {}
 
@@ -178,11 +180,11 @@ class Lab:
     def finish(self, transcript: Transcript) -> None:
         """Wait until the tasks that an answer has begun have ended, so that the next step finds a quiet cluster."""
         for upid in transcript.tasks:
-            end = time.monotonic() + 60
-            while time.monotonic() < end:
-                told = self.call("GET", f"nodes/{upid.split(':')[1]}/tasks/{upid}/status")
-                if (told.get("data") or {}).get("status") != "running":
-                    break
+            path, end = f"nodes/{upid.split(':')[1]}/tasks/{upid}", time.monotonic() + _QUIET_S
+            while (self.call("GET", f"{path}/status").get("data") or {}).get("status") == "running":
+                if time.monotonic() > end:
+                    self.call("DELETE", path)
+                    end += _QUIET_S
                 time.sleep(0.02)
 
 

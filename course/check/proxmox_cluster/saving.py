@@ -6,11 +6,12 @@ on, in its own life.
 
 from __future__ import annotations
 
+from ..answer import Call, Outcome
 from ..compare import shorten
 from ..exercise import Exercise, Trial
 from .lab import Lab, Transcript, asked, lab, require_waited, shuffled_nodes
 
-save_and_restore = Exercise("save_and_restore", deadline_s=90)
+save_and_restore = Exercise("save_and_restore", deadline_s=60)
 
 STORAGE = "shared"
 
@@ -33,6 +34,7 @@ def judge(trial: Trial, seed: int, *, older: bool = False) -> None:
         try:
             done, transcript = cluster.ask(trial, vmid, STORAGE, new)
             cluster.finish(transcript)
+            _explain_hang(trial, done, transcript, call)
             require_waited(trial, transcript, call)
             got = trial.value_of(done, call)
             _require_original(trial, cluster, transcript, node=node, vmid=vmid, moment=(before, life), call=call)
@@ -41,6 +43,17 @@ def judge(trial: Trial, seed: int, *, older: bool = False) -> None:
         finally:
             cluster.remove(new)
             _forget(cluster, node, vmid)
+
+
+def _explain_hang(trial: Trial, done: Call, transcript: Transcript, call: str) -> None:
+    modes = [made["values"].get("mode") for made in transcript.find("POST", "/vzdump")]
+    if done.outcome is Outcome.TIMED_OUT and "stop" in modes:
+        trial.wrong(
+            "stopped-for-it",
+            f"{call} had not returned after {done.error}: a backup in mode stop waits until the guest has shut itself "
+            "down, and this one does not listen.",
+            "vzdump has three modes. Which of them leaves the guest running?",
+        )
 
 
 def _volume(config: dict[str, object]) -> str:
