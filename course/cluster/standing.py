@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..error import ClusterError, UsageError
+from ..machine.process import alive
 from . import realms
 from .config import files
 from .foundation import CA, establish
@@ -207,10 +208,11 @@ def down(state: Path, *, on_wait: Callable[[], object] = lambda: None) -> bool:
     found = find(state)
     if found is None:
         return False
+    found_command = _command(found.pid)
     with contextlib.suppress(ClusterError):
         found.hardware.down()
     end = time.monotonic() + DOWN_S
-    while "course.cluster.rack" in _command(found.pid):
+    while alive(found.pid) and _command(found.pid) in ("", found_command):
         on_wait()
         if time.monotonic() > end:
             raise ClusterError(f"the lab cluster's rack (process {found.pid}) did not end within {DOWN_S:.0f} s")

@@ -106,6 +106,7 @@ def power(call: Call) -> Any:
     parameters=_NODE,
     permissions=perm("/nodes/{node}", "Sys.PowerMgmt"),
     proxy=None,
+    writes=False,
 )
 def wake(call: Call) -> Any:
     """Switch another node on over the network."""
@@ -178,8 +179,8 @@ def service_state(call: Call) -> Any:
     return _service(call.values["service"])
 
 
-@endpoint("POST", "/nodes/{node}/services/{service}/restart", parameters=_SERVICE, permissions=MODIFY)
-@endpoint("POST", "/nodes/{node}/services/{service}/reload", parameters=_SERVICE, permissions=MODIFY)
+@endpoint("POST", "/nodes/{node}/services/{service}/restart", parameters=_SERVICE, permissions=MODIFY, writes=False)
+@endpoint("POST", "/nodes/{node}/services/{service}/reload", parameters=_SERVICE, permissions=MODIFY, writes=False)
 def restart_service(call: Call) -> Any:
     """Restart a service; all are parts of one process here, so there is nothing to restart."""
     name = call.values["service"]
