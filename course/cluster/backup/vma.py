@@ -184,7 +184,7 @@ class Reader:
         if magic != b"VMAE" or owner != self.header.uuid:
             raise ClusterError("wrong vma extent header - archive is damaged")
         if md5 != _md5(head, _EXTENT_MD5_AT):
-            raise ClusterError("wrong vma extent header chechsum")
+            raise ClusterError("wrong vma extent header checksum")
         infos = _INFOS.unpack_from(head, _EXTENT.size)
         if sum((info >> 48).bit_count() for info in infos) != count:
             raise ClusterError("wrong vma extent header - number of blocks does not match")
@@ -220,7 +220,7 @@ class Reader:
             raise ClusterError("wrong vma header size - archive is damaged")
         head += self._read(whole - _HEADER_SIZE)
         if md5 != _md5(head, _MD5_AT):
-            raise ClusterError("wrong vma header chechsum")
+            raise ClusterError("wrong vma header checksum")
         blobs = head[offset : offset + size]
         names = _NUMBERS.unpack_from(head, _HEAD.size)
         contents = _NUMBERS.unpack_from(head, _HEAD.size + _NUMBERS.size)

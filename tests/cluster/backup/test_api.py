@@ -11,6 +11,8 @@ from proxmoxer.tools import Tasks
 
 NODE = "michael"
 
+pytestmark = pytest.mark.qemu
+
 
 @pytest.fixture
 def node(api):

@@ -96,7 +96,7 @@ def test_a_reader_of_others_reads_it(tmp_path):
     [
         (lambda a: b"XMA" + a[3:], "wrong magic number"),
         (lambda a: a[:4] + b"\0\0\0\2" + a[8:], "wrong vma version"),
-        (lambda a: a[:20] + bytes([a[20] ^ 1]) + a[21:], "wrong vma header chechsum"),
+        (lambda a: a[:20] + bytes([a[20] ^ 1]) + a[21:], "wrong vma header checksum"),
         (lambda a: a[:100], "truncated"),
         (lambda a: a[:-1], "truncated"),
         (lambda a: a[:12800], "missing cluster 0"),
@@ -114,7 +114,7 @@ def test_damage_of_an_extent_is_found():
     archive = bytearray(written({"drive-scsi0": some_disk(6, 200_000)}))
     at = archive.index(b"VMAE")
     archive[at + 45] ^= 1
-    with pytest.raises(ClusterError, match="extent header chechsum"):
+    with pytest.raises(ClusterError, match="extent header checksum"):
         read(bytes(archive))
 
 
