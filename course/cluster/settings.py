@@ -28,7 +28,9 @@ class Settings:
         ha_tick_s: how often the HA services look.
         fence_delay_s: how long a node without quorum goes on before its watchdog cuts its power.
         reboot_s: how long a node is off after its watchdog cut its power; negative: it stays off.
-        containers: what they are: ``namespaces``, ``guest`` (a small virtual machine each), or ``auto``: whichever works.
+        containers: what they are: ``namespaces``, ``guest`` (a small machine each), or ``auto``: whichever works.
+        agent_s: how long a guest's agent may take to answer.
+        unplug_s: how long a guest may take to let go of a device.
         upload_limit_bytes: the largest upload.
         thin_pool_bytes: size of each node's thin pool ``local-lvm``.
     """
@@ -44,6 +46,8 @@ class Settings:
     fence_delay_s: float = 60.0
     reboot_s: float = 5.0
     containers: str = "auto"
+    agent_s: float = 10.0
+    unplug_s: float = 5.0
     upload_limit_bytes: int = 8 << 30
     thin_pool_bytes: int = 16 << 30
 

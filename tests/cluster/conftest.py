@@ -56,7 +56,14 @@ def compare(record_property: Callable[[str, object], None]) -> Compare:
     return run
 
 
-FAST = {"auth_delay_s": 0, "status_every_s": 0.5, "ha_tick_s": 0.2, "fence_delay_s": 2.0, "reboot_s": 1.0}
+FAST = {
+    "auth_delay_s": 0,
+    "status_every_s": 0.5,
+    "ha_tick_s": 0.2,
+    "fence_delay_s": 2.0,
+    "reboot_s": 1.0,
+    "unplug_s": 90,
+}
 """Settings of a lab that does not let tests wait."""
 
 

@@ -40,7 +40,7 @@ def _ask(call: Call, command: str) -> dict[str, Any]:
     if command in _SILENT:
         agent.tell(running, f"guest-{command}")
         return {"result": None}
-    return {"result": agent.execute(running, f"guest-{command}", timeout_s=_LONG_S.get(command, agent.TIMEOUT_S))}
+    return {"result": agent.execute(running, f"guest-{command}", timeout_s=_LONG_S.get(command))}
 
 
 def _declare(method: str, command: str) -> None:

@@ -21,7 +21,6 @@ from .running import RunningVm
 
 NOT_CONFIGURED = "No QEMU guest agent configured"
 NOT_RUNNING = "QEMU guest agent is not running"
-TIMEOUT_S = 10
 _locks: dict[str, threading.Lock] = {}
 
 
@@ -49,7 +48,7 @@ def answers(running: RunningVm, timeout_s: float = 3) -> bool:
 def tell(running: RunningVm, command: str, arguments: dict[str, Any] | None = None) -> None:
     """Send a command that is not answered, such as ``guest-shutdown``."""
     with _lock(running):
-        line = _Line(running, TIMEOUT_S)
+        line = _Line(running, running.agent_s)
         try:
             line.synchronize()
             line.send(command, arguments)
@@ -58,7 +57,7 @@ def tell(running: RunningVm, command: str, arguments: dict[str, Any] | None = No
 
 
 def execute(
-    running: RunningVm, command: str, arguments: dict[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
+    running: RunningVm, command: str, arguments: dict[str, Any] | None = None, *, timeout_s: float | None = None
 ) -> Any:
     """Execute a command in the guest's agent and return its value.
 
@@ -66,7 +65,7 @@ def execute(
         ClusterError: the agent is not there, or refuses; the words are Proxmox VE's.
     """
     with _lock(running):
-        line = _Line(running, timeout_s)
+        line = _Line(running, running.agent_s if timeout_s is None else timeout_s)
         try:
             line.synchronize()
             line.send(command, arguments)

@@ -19,7 +19,6 @@ from .running import RunningVm
 if TYPE_CHECKING:
     from ..node import Node
 
-UNPLUG_S = 5
 AT_ONCE = frozenset(
     (
         *("lock", "name", "onboot", "shares", "startup", "description", "protection", "vmstatestorage", "hookscript"),
@@ -129,7 +128,7 @@ class Plugger:
             raise NotNow("skip")
         if any(_THROTTLES.match(key) for key in changed):
             limits = throttle(drive) or dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
-            self.running.execute("block_set_io_throttle", id=drive.key, **limits)
+            self.running.execute("block_set_io_throttle", {"id": drive.key, **limits})
 
     def _plug_drive(self, drive: Drive) -> None:
         if "disk" not in self.features or drive.bus not in ("scsi", "virtio"):
@@ -153,7 +152,7 @@ class Plugger:
                     self.running.execute("blockdev-del", node_name=name)
             raise
         if limits := throttle(drive):
-            self.running.execute("block_set_io_throttle", id=drive.key, **limits)
+            self.running.execute("block_set_io_throttle", {"id": drive.key, **limits})
 
     def _remove_drive(self, drive: Drive) -> None:
         if "disk" not in self.features or drive.bus not in ("scsi", "virtio"):
@@ -168,7 +167,7 @@ class Plugger:
 
     def _drop_node(self, name: str) -> None:
         """Close a block device; the device that used it lets go a moment after it is gone."""
-        end = time.monotonic() + UNPLUG_S
+        end = time.monotonic() + self.node.settings.unplug_s
         while True:
             try:
                 self.running.execute("blockdev-del", node_name=name)
@@ -238,7 +237,7 @@ class Plugger:
             ClusterError: it did not, in time.
         """
         self.running.execute("device_del", id=device)
-        end = time.monotonic() + UNPLUG_S
+        end = time.monotonic() + self.node.settings.unplug_s
         while self._exists(device):
             if time.monotonic() > end:
                 raise ClusterError(f"error unplugging device '{device}' - the guest did not let go of it")

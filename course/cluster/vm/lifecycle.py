@@ -11,11 +11,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...error import ClusterError, MachineError
+from ...machine import qemu
 from ..config.guest import GuestConfig
 from . import agent, cloudinit, commandline, hardware, ram, surroundings
 from .running import RunningVm
@@ -144,6 +146,7 @@ def _start(
         if not kvm and values.get("kvm") is None:
             log("KVM is not available on this node: the processor is emulated (TCG)")
         wanted = {key: value for key, value in values.items() if key not in ("lock", "vmstate", "parent")}
+        _assert_known(node, machine or values.get("machine", "pc"))
         arguments = commandline.arguments(vmid, wanted, surroundings.of(node, vmid, kvm=kvm, machine=machine))
         if paused:
             arguments.append("-S")
@@ -151,15 +154,34 @@ def _start(
             vmid, wanted, arguments, name=values.get("name", f"vm{vmid}"), accel=accel, incoming=incoming, log=log
         )
     found: RunningVm = running
-    _set_up(found)
+    try:
+        _set_up(found)
+    except BaseException:
+        node.guests.end(found)
+        raise
     return found
+
+
+def _assert_known(node: Node, machine: str) -> None:
+    """Refuse a kind of machine that is newer than this QEMU.
+
+    Raises:
+        ClusterError: in Proxmox VE's words.
+    """
+    found = re.search(r"-(\d+)\.(\d+)", machine)
+    here = qemu.version()
+    if found and (int(found[1]), int(found[2])) > here[:2]:
+        raise ClusterError(
+            f"Installed QEMU version '{'.'.join(map(str, here))}' is too old to run machine type '{machine}', "
+            f"please upgrade node '{node.name}'"
+        )
 
 
 def _set_up(running: RunningVm) -> None:
     """Tell a fresh QEMU what its command line has no words for."""
     for drive in hardware.drives(running.values):
         if limits := throttle(drive):
-            running.execute("block_set_io_throttle", id=drive.key, **limits)
+            running.execute("block_set_io_throttle", {"id": drive.key, **limits})
     for card in hardware.nics(running.values):
         if card.flag("link_down"):
             running.execute("set_link", name=card.key, up=False)

@@ -39,6 +39,7 @@ class RunningVm:
         values: the settings it was started with, changed by whatever was plugged since.
         started: when, in seconds since 1970.
         incoming: whether it waits for another node's guest.
+        agent_s: how long its guest's agent may take to answer.
         source: the node whose guest it waits for, and that node's process.
         nodes: block nodes of drives that were moved, by the drive's key.
     """
@@ -52,6 +53,7 @@ class RunningVm:
         self.incoming = machine.incoming
         self.ended = threading.Event()
         self.machine_name: str | None = None
+        self.agent_s = 10.0
         self.source: tuple[str, int | None] = ("", None)
         self.nodes: dict[str, str] = {}
         self.usage: tuple[float, float] = (0.0, 0.0)
@@ -241,6 +243,7 @@ class Guests:
             code = error.exitcode if error.exitcode is not None else "?"
             raise ClusterError(f"start failed: QEMU exited with code {code}") from error
         running = RunningVm(vmid, machine, dict(values), self.run)
+        running.agent_s = self.node.settings.agent_s
         with self._lock:
             self._running[vmid] = running
         threading.Thread(target=self._watch, args=(running,), name=f"vm-{vmid}", daemon=True).start()

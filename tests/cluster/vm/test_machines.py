@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 from typing import Any
@@ -92,6 +93,84 @@ def test_a_guest_that_ignores_the_power_button_is_ended_only_by_force(api: Any, 
         assert vm.status.current.get()["status"] == "running"
         done(api, vm.status.shutdown.post(timeout=0, forceStop=1))
         assert vm.status.current.get()["status"] == "stopped"
+
+
+HARDWARE: dict[str, dict[str, Any]] = {
+    "q35": {
+        "machine": "q35",
+        "scsihw": "virtio-scsi-single",
+        "scsi0": "local-lvm:0.01,iothread=1,discard=on,ssd=1",
+        "scsi1": "local:0.01,format=raw",
+        "sata0": "local-lvm:0.01",
+        "virtio7": "local-lvm:0.01",
+        "ide0": "none,media=cdrom",
+        "net0": "virtio,bridge=vmbr0,mtu=1400",
+        "net6": "e1000,bridge=vmbr0",
+    },
+    "serial console": {
+        "vga": "serial0",
+        "serial0": "socket",
+        "serial3": "socket",
+        "scsi8": "local-lvm:0.01",
+        "rng0": "source=/dev/urandom",
+        "watchdog": "model=i6300esb,action=reset",
+        "net0": "rtl8139,bridge=vmbr0,link_down=1",
+    },
+    "limits and nodes": {
+        "scsihw": "megasas",
+        "scsi0": "local-lvm:0.01,cache=writethrough,serial=abc,mbps_rd=5,iops_wr=100",
+        "vga": "cirrus",
+        "audio0": "device=ich9-intel-hda",
+        "numa": 1,
+        "sockets": 2,
+        "cores": 2,
+        "vcpus": 3,
+        "memory": 64,
+        "cpu": "host,flags=+aes",
+    },
+    "old": {
+        "machine": "pc-i440fx-6.2",
+        "scsihw": "pvscsi",
+        "scsi0": "local-lvm:0.01,werror=report,rerror=ignore",
+        "vga": "vmware,memory=16",
+        "keyboard": "de",
+        "localtime": 1,
+        "acpi": 0,
+        "tablet": 0,
+        "balloon": 0,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", HARDWARE)
+def test_what_the_schema_allows_starts(api: Any, kind: str) -> None:
+    """Buses, controllers, cards, screens and clocks of all kinds make machines that QEMU starts."""
+    with machine(api, **HARDWARE[kind]) as vmid:
+        vm = api.nodes("michael").qemu(vmid)
+        done(api, vm.status.start.post())
+        assert vm.status.current.get()["qmpstatus"] == "running"
+        drives = [key for key in HARDWARE[kind] if re.fullmatch(r"(ide|sata|scsi|virtio)\d+", key)]
+        assert set(drives) <= set(vm.status.current.get()["blockstat"])
+        if kind == "limits and nodes":
+            assert "bps_rd=5242880" in vm.monitor.post(command="info block -v")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"net0": "virtio,bridge=vmbr9"}, "bridge 'vmbr9' does not exist"),
+        ({"args": "-nonsense"}, "start failed: QEMU exited with code 1"),
+        ({"machine": "pc-q35-99.1"}, "is too old to run machine type 'pc-q35-99.1', please upgrade node 'michael'"),
+        ({"cores": 1, "vcpus": 2}, "MAX 1 vcpus allowed per VM on this node"),
+    ],
+)
+def test_what_cannot_start_says_why(lab: Cluster, api: Any, settings: dict[str, Any], words: str) -> None:
+    """The task fails with the cause, and no process is left."""
+    with machine(api, **settings) as vmid:
+        vm = api.nodes("michael").qemu(vmid)
+        assert words in ended(api, vm.status.start.post()).status
+        assert vm.status.current.get()["status"] == "stopped"
+        assert processes(vmid, lab.run) == []
 
 
 def test_what_cannot_be_plugged_waits_for_the_next_start(api: Any) -> None:
