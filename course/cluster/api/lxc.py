@@ -67,6 +67,7 @@ def create(call: Call) -> Any:
     call.check(f"/storage/{wanted or creation.DEFAULT_STORAGE}", ["Datastore.AllocateSpace"])
     for key in asked:
         call.check(f"/vms/{vmid}", [privilege(key)])
+    settings.assert_one_disk(asked)
     archive = creation.archive_path(node, values["ostemplate"])
     creation.reserve(node, vmid)
 
@@ -194,6 +195,7 @@ def change(call: Call) -> Any:
             raise ParameterError({"delete": f"unable to delete required or unknown option '{key}'"})
         if key in asked:
             raise ParameterError({key: f"conflicts with deletion of '{key}'"})
+    settings.assert_one_disk(asked)
     if "rootfs" in asked:
         raise ClusterError("can't change the root disk of a container")
     with node.state.guest_lock(vmid, node.name, "lxc") as found:

@@ -34,8 +34,8 @@ def connect(node: Node, vmid: int, values: Mapping[str, str], running: Running, 
         bridge = interface.values.get("bridge")
         tap = running.taps.pop(interface.name, None)
         if tap is None:
-            if running.kind == "namespaces":
-                log(f"net{interface.index}: this system has neither tap nor veth: {interface.name} is missing")
+            why = "neither tap nor veth here" if running.kind == "namespaces" else "the container is in a guest"
+            log(f"net{interface.index}: {interface.name} is missing: {why}")
             continue
         _address(running, interface)
         if node.fabric is None or bridge is None:

@@ -89,6 +89,19 @@ def hostname(vmid: int, values: Mapping[str, str]) -> str:
     return values.get("hostname", f"CT{vmid}")
 
 
+def assert_one_disk(values: Mapping[str, str]) -> None:
+    """Refuse what would be shown and not be there.
+
+    Raises:
+        ClusterError: there are mount points or devices.
+    """
+    for key in values:
+        if key.rstrip("0123456789") in ("mp", "dev") and key[-1].isdigit():
+            raise ClusterError(
+                f"unable to use '{key}' - a container of the lab has one disk and no devices of its node"
+            )
+
+
 def flag(values: Mapping[str, str], key: str) -> bool:
     """Return a setting that is a boolean."""
     return values.get(key, "0") == "1"

@@ -105,6 +105,8 @@ def test_settings_are_changed_and_refused(api, web):
         config.put(digest="0" * 40, memory=128)
     with refused(400, "Parameter verification failed"):
         config.put(memory=1)
+    with refused(500, "unable to use 'mp0'"):
+        config.put(mp0="local:1,mp=/data")
     config.put(delete="cores,tags")
     assert "cores" not in config.get()
 
