@@ -322,6 +322,7 @@ class Fabric:
 
     def _guard(self, vmid: int, index: int, plugged: Plugged) -> None:
         card = plugged.card
+        plugged.tracker.established_s = self.levels.established_s
         guard = None
         if card.firewall:
             guard = self.levels.guest(vmid, index, card.mac, plugged.port.name, plugged.tracker, card.own)

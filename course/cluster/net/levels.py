@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ...error import ClusterError
 from ...network.address import ip_text, link_local, mac_bytes
-from ...network.conntrack import Tracker
+from ...network.conntrack import TCP_ESTABLISHED_S, Tracker
 from ...network.guard import NOLOG, Chain, GuestGuard, InputFilter, Log
 from ...network.rules import Action, Addresses, Match, Rule, matches
 from ..config import files
@@ -210,6 +210,12 @@ class Levels:
     def host_enabled(self) -> bool:
         """Whether the node's own rules count; only where the datacenter's firewall is on."""
         return self.enabled and _flag(self.file(host_file(self._node)).options, "enable", True)
+
+    @property
+    def established_s(self) -> int:
+        """How long an established connection of TCP may be silent, as the node's option says it, in seconds."""
+        value = self.file(host_file(self._node)).options.get("nf_conntrack_tcp_timeout_established", "")
+        return int(value) if value.isdecimal() else TCP_ESTABLISHED_S
 
     def log_rate(self) -> str:
         """Return how much is logged, as the datacenter's option says it."""

@@ -276,6 +276,33 @@ def test_the_node_itself_answers_and_has_a_firewall(rack):
     assert layers(one.socket.recv(65536))[2].type == 3
 
 
+def test_a_connection_is_remembered_as_long_as_the_node_says(rack):
+    """The node's option for established connections counts at each guest's port; without it, five days."""
+    rack.plug("franklin", 101, firewall=True)
+    fabric = rack["franklin"]
+    assert fabric.levels.established_s == 432000
+    rack.write("nodes/franklin/host.fw", "[OPTIONS]\nnf_conntrack_tcp_timeout_established: 7875\n")
+    fabric.refresh()
+    assert fabric._plugged[101, 0].tracker.established_s == 7875
+
+
+def test_a_node_that_died_comes_back(rack):
+    """What a killed node left in its folder does not hinder it; the others find it again."""
+    one = rack.plug("franklin", 101)
+    rack.plug("trevor", 102).say(b"before")
+    assert one.heard() == b"before"
+    left = rack.folder / "run" / "michael" / "net"
+    left.mkdir(parents=True)
+    for name in ("lan", "witness", "103.net0"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+            dead.bind(str(left / name))  # closing leaves the file, as a killed process does
+    back = rack.plug("michael", 103)
+    one.say(b"are you back?")
+    assert back.heard() == b"are you back?"
+    back.say(b"I am", to=one)
+    assert one.heard() == b"I am"
+
+
 def test_a_witness_outside_sees_the_wire(rack):
     """Over a Unix socket: ports, addresses, frames and why some were dropped; and a recording of it."""
     one, other = rack.plug("franklin", 101, tag=5), rack.plug("franklin", 102, tag=6)
