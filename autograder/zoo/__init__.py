@@ -15,13 +15,13 @@ A new attack is one more function in the module of its kind.
 
 from __future__ import annotations
 
-from . import broken, escaping, exhausting, forging, honest, persisting, reading
+from . import broken, escaping, exhausting, forging, honest, meddling, persisting, reading
 from .habitat import Habitat
 from .specimen import FULL, LESSON, POINTS, Kind, Lesson, Lure, Specimen
 
 __all__ = ["FULL", "LESSON", "POINTS", "Habitat", "Kind", "Lesson", "Lure", "Specimen", "specimens"]
 
-_MODULES = (honest, broken, forging, reading, persisting, escaping, exhausting)
+_MODULES = (honest, broken, forging, reading, persisting, escaping, exhausting, meddling)
 
 
 def specimens() -> list[Specimen]:
