@@ -34,6 +34,15 @@ def refusal(action, **values):
     return refused.value.status_code, refused.value.content
 
 
+def await_ready(lab, node):
+    """Wait until a node answers that comes back by itself."""
+    end = time.monotonic() + 60
+    while not (found := lab.hardware.status()[node])["ready"]:
+        assert not found["error"], found["error"] + lab.output[-4000:]
+        assert time.monotonic() < end, f"{found}\n{lab.output[-4000:]}"
+        time.sleep(0.02)
+
+
 def test_one_vote_of_three_reads_but_does_not_write(whole, api):
     """With two nodes dead the third says that there is no quorum."""
     whole.power_off("trevor")
@@ -82,8 +91,7 @@ def test_a_node_shuts_down_and_wakes_over_the_network(whole, api):
         time.sleep(0.02)
     assert not alive(pid)
     api.nodes("michael").wakeonlan.post()
-    while not whole.hardware.status()["michael"]["ready"] and time.monotonic() < end:
-        time.sleep(0.02)
+    await_ready(whole, "michael")
     assert api.nodes("michael").time.get()
 
 
@@ -95,8 +103,7 @@ def test_a_watchdog_that_nobody_keeps_quiet_resets_the_node(whole, api):
         whole.hardware.ask("watchdog", node="michael", timeout_s=0.01)
         time.sleep(0.02)
     assert not alive(pid)
-    while not whole.hardware.status()["michael"]["ready"] and time.monotonic() < end:
-        time.sleep(0.02)
+    await_ready(whole, "michael")
     assert api.nodes("michael").time.get()
 
 
