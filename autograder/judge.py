@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import importlib
 import json
 import os
@@ -240,6 +241,7 @@ def main(fd: int) -> None:
     """Be the usher: serve orders at the socket `fd` until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the grader, which closes the socket
     _make_shell()
+    _make_ready()
     wire = _Wire(socket.socket(fileno=fd))
     judges: set[int] = set()
     guests: dict[int, int] = {}  # judges that are no children of ours: pid → pidfd
@@ -389,6 +391,14 @@ def _make_shell() -> None:
             del os.environ["IPYTHONDIR"]
         else:
             os.environ["IPYTHONDIR"] = before
+
+
+def _make_ready() -> None:
+    """Import what every judge needs to enter a box, and keep all that there is out of forks' garbage collections."""
+    if sys.platform.startswith("linux"):
+        from .sandbox import linux, root, seccomp  # noqa: F401, PLC0415 - Linux only
+    gc.collect()
+    gc.freeze()
 
 
 def _dies_with_parent() -> None:

@@ -23,6 +23,7 @@ _KERNEL = (
     "IPython.core.completer", "IPython.core.magics", "IPython.core.ultratb", "IPython.core.history",
     "IPython.core.completerlib", "IPython.core.logger", "IPython.core.oinspect", "IPython.extensions.storemagic",
     "IPython.terminal.debugger", "zmq.eventloop.zmqstream", "zmq.asyncio", "tornado.platform.asyncio", "comm",
+    "ipykernel.debugger", "tornado.queues",
     "encodings.idna", "encodings.latin_1", "stringprep", "pydoc", "faulthandler", "matplotlib_inline.config",
 )  # fmt: skip
 
