@@ -124,12 +124,16 @@ def clone(node: Node, wanted: Plan, task: Task) -> None:
         config = GuestConfig(Section(values, f"{description}\n" if description else None))
         with node.state.guest_lock(wanted.newid, node.name, "qemu") as reserved:
             reserved.current = config.current
+        rules = node.state.read(f"firewall/{wanted.vmid}.fw")
+        if rules:
+            node.state.write(f"firewall/{wanted.newid}.fw", rules)
         if wanted.target and wanted.target != node.name:
             node.state.move_guest(wanted.newid, wanted.target)
     except BaseException as error:
         for volume in reversed(wanted.volumes):
             _forget(node, volume, task)
         node.state.delete_guest(wanted.newid)
+        node.state.delete(f"firewall/{wanted.newid}.fw")
         if isinstance(error, ClusterError):
             raise ClusterError(f"clone failed: {error.message}") from error
         raise

@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...error import ClusterError, CourseError
-from . import disks, hardware, incoming, lifecycle
+from . import disks, hardware, incoming, lifecycle, ram
 from .migration import Migration, words
 from .running import RunningVm
 
@@ -205,23 +205,23 @@ class LiveMigration(Migration):
                 raise ClusterError(f"aborting - migration {status}: {found.get('error-desc', 'no reason given')}")
             elif not self.node.peer(self.target).online:
                 raise ClusterError(f"node '{self.target}' is offline")
-            ram = found.get("ram")
-            if status == "active" and ram and time.monotonic() - said >= _SAY_EVERY_S:
+            sent = found.get("ram")
+            if status == "active" and sent and time.monotonic() - said >= _SAY_EVERY_S:
                 said = time.monotonic()
-                self._progress(ram)
-                stuck = stuck + 1 if left is not None and ram["remaining"] >= left else 0
-                left = ram["remaining"]
+                self._progress(sent)
+                stuck = stuck + 1 if left is not None and sent["remaining"] >= left else 0
+                left = sent["remaining"]
                 if stuck >= _STUCK_ROUNDS:
                     stuck, downtime = 0, 2 * downtime
                     self.log(f"auto-increased downtime to continue migration: {downtime} ms")
                     running.execute("migrate-set-parameters", downtime_limit=downtime)
             time.sleep(0.02)
 
-    def _progress(self, ram: Mapping[str, Any]) -> None:
+    def _progress(self, sent: Mapping[str, Any]) -> None:
         mib = 1 << 20
         self.log(
-            f"migration active, transferred {ram['transferred'] / mib:.1f} MiB of {ram['total'] / mib:.1f} MiB "
-            f"VM-state, {ram.get('mbps', 0) / 8 * 1e6 / mib:.1f} MiB/s"
+            f"migration active, transferred {sent['transferred'] / mib:.1f} MiB of {sent['total'] / mib:.1f} MiB "
+            f"VM-state, {sent.get('mbps', 0) / 8 * 1e6 / mib:.1f} MiB/s"
         )
 
     def _completed(self, found: Mapping[str, Any]) -> None:
@@ -259,9 +259,8 @@ class LiveMigration(Migration):
                 running.execute("blockdev-del", node_name=f"remote-{key}")
         with contextlib.suppress(ClusterError):
             running.execute("migrate-set-capabilities", capabilities=_switch(on=False))
-        with contextlib.suppress(ClusterError):
-            if was_running and running.qmpstatus != "running":
-                running.execute("cont")
+        if was_running:
+            ram.go_on(running)
         self.unlock()
 
     def _abandon_target(self) -> None:

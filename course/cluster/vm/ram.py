@@ -26,6 +26,7 @@ Log = Callable[[str], None]
 
 _FD = "pve-state"
 _TIMEOUT_S = 600
+_GO_ON_S = 30
 _OVERHEAD = 64 << 20
 _CAPABILITIES = ("events", "pause-before-switchover")
 
@@ -89,8 +90,26 @@ def saving(node: Node, running: RunningVm, volume: str, log: Log) -> Iterator[No
         os.close(file)
         with contextlib.suppress(ClusterError):
             _capabilities(running, on=False)
-            if was_running:
-                running.execute("cont")
+        if was_running:
+            go_on(running)
+
+
+def go_on(running: RunningVm) -> None:
+    """Let a machine run after a migration that ended in whatever way; never fails.
+
+    QEMU reports the end of a migration before its last step, which may stop the machine once more, and refuses to go
+    on in between: so this insists until the machine is seen running several times.
+    """
+    end, seen = time.monotonic() + _GO_ON_S, 0
+    with contextlib.suppress(ClusterError):
+        while seen < 3 and time.monotonic() < end:
+            if running.qmpstatus == "running":
+                seen += 1
+            else:
+                seen = 0
+                with contextlib.suppress(ClusterError):
+                    running.execute("cont")
+            time.sleep(0.01)
 
 
 def _capabilities(running: RunningVm, *, on: bool) -> None:
