@@ -42,7 +42,7 @@ class Boxed:
         init: PID 1's arguments.
         nets: names of its network interfaces, such as ``eth0``.
         links: ways to make them, the first that works is taken.
-        on_end: is called with PID 1's status, once it has ended.
+        on_end: is called with PID 1's status once all processes are gone, before `ended` is set.
 
     Attributes:
         taps: the network interfaces that could be made, each as a file of frames.
@@ -158,8 +158,8 @@ class Boxed:
             self.taps.clear()
         self._channel.close()
         self._process.close()
-        self.ended.set()
         self._on_end(status)
+        self.ended.set()
 
     def _watch_console(self) -> None:
         """Keep what PID 1 writes: nobody may be looking, and it must not wait for somebody."""

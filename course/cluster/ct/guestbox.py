@@ -65,7 +65,7 @@ class GuestBox:
         vmid: its number; the guest's name holds it, so that it stands on QEMU's command line.
         root: the directory that is its disk.
         hostname: its name.
-        on_end: is called with PID 1's status, once it has ended.
+        on_end: is called with PID 1's status once the guest is gone, before `ended` is set.
 
     Raises:
         ClusterError: the container did not start.
@@ -118,7 +118,7 @@ class GuestBox:
 
     def _run(self, script: str, timeout_s: float = 30) -> Ran:
         with self._turn:
-            if self.ended.is_set():
+            if self.status is not None:
                 raise ClusterError(f"CT {self.vmid} not running")
             try:
                 return self._lab.run(script, timeout_s=timeout_s)
@@ -132,7 +132,7 @@ class GuestBox:
             ClusterError: it does not run, or takes too long.
         """
         with self._turn:
-            if self.ended.is_set():
+            if self.status is not None:
                 raise ClusterError(f"CT {self.vmid} not running")
             self._lab.put("/lab/stdin", stdin)
             inside = f"nsenter -t {self._init} -m -u -i -n -p chroot /ct {shlex.join(argv)}"
@@ -181,9 +181,9 @@ class GuestBox:
             with contextlib.suppress(MachineError, ClusterError, OSError):
                 self._bring_back()
         self.status = status
-        self.ended.set()
         self._close()
         self._on_end(status)
+        self.ended.set()
 
     def _bring_back(self) -> None:
         """Replace the container's directory by what the guest has."""

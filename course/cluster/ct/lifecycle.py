@@ -62,9 +62,8 @@ def _name(root: Path, vmid: int, values: dict[str, str]) -> None:
 def _launch(node: Node, vmid: int, root: Path, values: dict[str, str], log: Log) -> Running:
     def ended(status: int) -> None:
         network.disconnect(node, vmid)
-        node.statistics.changed()
-        if status == REBOOTED and not node.stopping.is_set():
-            threading.Thread(target=_again, args=(node, vmid), name=f"ct-{vmid}-reboot", daemon=True).start()
+        again = status == REBOOTED and not node.stopping.is_set()
+        threading.Thread(target=_after, args=(node, vmid, again), name=f"ct-{vmid}-end", daemon=True).start()
 
     name = settings.hostname(vmid, values)
     if node.settings.containers != "guest":
@@ -80,10 +79,15 @@ def _launch(node: Node, vmid: int, root: Path, values: dict[str, str], log: Log)
     return GuestBox(vmid, root, hostname=name, on_end=ended)
 
 
-def _again(node: Node, vmid: int) -> None:
-    """Start a container again that asked for it."""
+def _after(node: Node, vmid: int, again: bool) -> None:
+    """Tell that a container has ended, and start it again if it asked for that."""
+    running = node.containers.get(vmid)
+    if running is not None:
+        running.ended.wait(SHUTDOWN_S)
+    node.statistics.changed()
     with contextlib.suppress(ClusterError):
-        start(node, vmid, lambda line: node.log(f"CT {vmid}: {line}"))
+        if again:
+            start(node, vmid, lambda line: node.log(f"CT {vmid}: {line}"))
 
 
 def stop(node: Node, vmid: int, log: Log, *, skiplock: bool = False) -> None:

@@ -101,6 +101,7 @@ class Pump:
         guest.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(guest))
+        self._inode = guest.stat().st_ino
         self._socket.setblocking(False)
         os.set_blocking(tap, False)
         threading.Thread(target=self._run, name=f"pump-{guest.name}", daemon=True).start()
@@ -118,7 +119,9 @@ class Pump:
         finally:
             os.close(self._tap)
             self._socket.close()
-            self._guest.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if self._guest.stat().st_ino == self._inode:  # a container that was started again has its own by now
+                    self._guest.unlink()
 
     def _carry(self, handle: int) -> None:
         """Carry one frame; one that nobody takes is lost, as on any wire."""

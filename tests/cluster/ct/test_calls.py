@@ -81,6 +81,8 @@ def test_containers_reach_each_other_through_the_bridge(lab, api, make, web):
     if b"eth0" not in lab.exec(web, ["ip", "link"])[1]:
         pytest.skip("containers have 127.0.0.1 only here")
     until("an answer", lambda: lab.exec(other, ["ping", "-c1", "-w5", "10.70.0.1"])[0] == 0)
+    assert ended(api, api.nodes.michael.lxc(web).status.reboot.post(timeout=60)) == "OK"
+    assert lab.exec(other, ["ping", "-c3", "-w60", "10.70.0.1"])[0] == 0
     interfaces = {entry["name"]: entry for entry in api.nodes.michael.lxc(web).interfaces.get()}
     assert interfaces["eth0"]["inet"] == "10.70.0.1/24"
     config = api.nodes.michael.lxc(web).config.get()
