@@ -13,12 +13,9 @@ and nothing outside of it is touched::
 from __future__ import annotations
 
 import contextlib
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...error import ClusterError
-from ..config import files
 from .base import Storage
 from .directory import DirectoryStorage
 from .room import CAPACITY_FILE, Status, set_capacity
@@ -34,7 +31,6 @@ __all__ = [
     "Storage",
     "ThinStorage",
     "of_volume",
-    "offer",
     "set_capacity",
     "storage_of",
     "storages",
@@ -90,26 +86,3 @@ def resources(node: Node) -> list[dict[str, object]]:
             }
         )
     return found
-
-
-def offer(node: Node, content: str, source: Path) -> str:
-    """Put a file on the node's own storage ``local`` unless it is there: an ISO image or a container's template.
-
-    Args:
-        node: whose.
-        content: iso or vztmpl.
-        source: the file; its name is kept.
-
-    Returns:
-        Its volume id.
-    """
-    storage = storage_of(node, "local")
-    volid = f"local:{content}/{source.name}"
-    place = storage.path(volid)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if not place.exists() or place.stat().st_size != source.stat().st_size:
-        hidden = place.parent / f"{files.UNFINISHED}{node.name}-{source.name}"
-        hidden.unlink(missing_ok=True)
-        shutil.copyfile(source, hidden)
-        hidden.replace(place)
-    return volid

@@ -98,15 +98,3 @@ def test_a_node_that_comes_back_sweeps_and_has_its_pool(node):
     assert storage.storage_of(node, "local-lvm").status().total == 1 << 30
     published = {entry["storage"]: entry["maxdisk"] for source in node.statistics.sources for entry in source()}
     assert published["local-lvm"] == 1 << 30
-
-
-def test_media_are_offered_once(node, tmp_path):
-    """A file comes to the node's own storage whole; another of the same size is not copied again."""
-    source = tmp_path / "lab.iso"
-    source.write_bytes(b"first")
-    assert storage.offer(node, "iso", source) == "local:iso/lab.iso"
-    source.write_bytes(b"other")
-    storage.offer(node, "iso", source)
-    kept = storage.storage_of(node, "local").path("local:iso/lab.iso")
-    assert kept.read_bytes() == b"first"
-    assert [entry["volid"] for entry in storage.storage_of(node, "local").volumes()] == ["local:iso/lab.iso"]
