@@ -40,6 +40,8 @@ class Stand:
         if path == "cluster/status":
             nodes = [{"type": "node", "name": name, "online": 1} for name in ("michael", "trevor")]
             return [{"type": "cluster", "name": "lab", "quorate": 1, "nodes": 2}, *nodes]
+        if path == "nodes":
+            return [{"node": name, "status": "online"} for name in ("trevor", "michael")]
         if path == "cluster/resources":
             found = [{"type": "node", "node": name, "status": "online"} for name in ("trevor", "michael")]
             found.append({"type": "storage", "storage": "local", "node": "michael", "status": "available"})
