@@ -261,6 +261,10 @@ class Rack:
     def _woken(self, waking: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             waking.recv(4096)
+        self._look_for_dead()
+
+    def _look_for_dead(self) -> None:
+        """Take note of nodes that ended by themselves."""
         for slot in self.slots.values():
             if slot.pid:
                 self._bury(slot, os.WNOHANG)
@@ -282,7 +286,7 @@ class Rack:
 
     def _overdue(self, slot: Slot) -> None:
         """Cut the power of a node whose watchdog barked, or that does not shut down."""
-        again, slot.again = slot.again, False
+        again, slot.again, slot.deadline = slot.again, False, None
         self.reset(slot.name, 0.001 if again else self.settings.reboot_s or 0.001)
 
     def _accept(self) -> None:
@@ -298,7 +302,8 @@ class Rack:
                 connection.sendall(json.dumps(answer).encode() + b"\n")
 
     def _answer(self, line: bytes) -> dict[str, Any]:
-        """Do what is asked."""
+        """Do what is asked; a node that ended a moment ago is off, though its signal may not have come yet."""
+        self._look_for_dead()
         try:
             asked = json.loads(line)
             name = asked.get("node")
@@ -324,7 +329,8 @@ class Rack:
                 self.plug(name, bool(asked["plugged"]))
             case "watchdog":
                 seconds = float(asked["timeout_s"])
-                self.slots[name].deadline = time.monotonic() + seconds if seconds > 0 else None
+                living = self.slots[name].pid != 0
+                self.slots[name].deadline = time.monotonic() + seconds if living and seconds > 0 else None
             case "down":
                 self.down()
             case other:
