@@ -33,7 +33,7 @@ class Stand:
         self.asked, self.refuse, self.lines, self.running = [], None, ["starting"], True
         self.tasks = []
 
-    def answer(self, path):  # noqa: PLR0911 - one per path
+    def answer(self, path, query=""):  # noqa: PLR0911, PLR0912 - one per path
         """Return the data of a GET."""
         words = path.split("/")
         node = words[1] if words[0] == "nodes" and len(words) > 1 else ""
@@ -47,7 +47,7 @@ class Stand:
             found.append({"type": "storage", "storage": "local", "node": "michael", "status": "available"})
             for vmid, guest in self.guests.items():
                 found.append({"type": "qemu", "vmid": vmid, "name": f"vm{vmid}", **guest})
-            return found
+            return [one for one in found if query != "type=vm" or one["type"] == "qemu"]
         if path == "cluster/tasks":
             return self.tasks
         if path == "cluster/nextid":
@@ -93,7 +93,7 @@ def standing():
             pass
 
         def do_GET(self):
-            self._reply(200, "OK", {"data": stand.answer(self._path())})
+            self._reply(200, "OK", {"data": stand.answer(self._path(), urlsplit(self.path).query)})
 
         def do_POST(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
