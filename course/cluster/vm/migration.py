@@ -148,8 +148,9 @@ class Migration(ABC):
         storage = of_volume(self.node, each.volume)
         if not storage.exists(each.volume):
             return f"volume '{each.volume}' does not exist"
-        if storage.volume(each.volume).basename:
-            return "clone of a local base volume"
+        base = storage.volume(each.volume).basename
+        if base and not live:
+            return f"it's a clone of '{base}'"
         if live and each.in_snapshots and snapshots:
             return "online storage migration not possible if non-replicated snapshot exists"
         return ""
