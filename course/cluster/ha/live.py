@@ -218,6 +218,10 @@ class LiveWorld:
         """Work on a guest in a thread of its own; one that runs as it should needs none."""
         self.live.work(self, sid, uid, command)
 
+    def busy(self, sid: str) -> bool:
+        """Return whether a guest is being worked on."""
+        return self.live.busy(sid)
+
     def finished(self) -> dict[str, Result]:
         """Return what ended since the last call."""
         return self.live.finished()
@@ -362,6 +366,11 @@ class HighAvailability:
                     self._done[uid] = Result(sid, ended)
 
         threading.Thread(target=run, name=f"ha-{sid}", daemon=True).start()
+
+    def busy(self, sid: str) -> bool:
+        """Return whether a guest is being worked on: its configuration may be on its way to another node."""
+        with self._guard:
+            return sid in self._busy or any(result.sid == sid for result in self._done.values())
 
     def finished(self) -> dict[str, Result]:
         """Return, and forget, what ended."""

@@ -225,7 +225,10 @@ class LocalManager:
         return any(service.state is not ServiceState.FREEZE for service in left)
 
     def _manage(self) -> None:
+        self._collect()
         for sid, service in self._mine().items():
+            if self.world.busy(sid):
+                continue
             if service.state is ServiceState.ERROR:
                 self._complain(sid, service)
             elif service.state in ACTED_ON and sid in self._resources and self._is_due(service):

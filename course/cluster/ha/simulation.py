@@ -399,6 +399,10 @@ class SimulatedWorld:
         """Work on a service: in a simulation that takes no time."""
         self._done[uid] = Result(sid, execute(self, sid, command, self.log))
 
+    def busy(self, sid: str) -> bool:
+        """Nothing takes time here."""
+        return False
+
     def finished(self) -> dict[str, Result]:
         """Return what was done since the last call."""
         done, self._done = self._done, {}

@@ -85,6 +85,9 @@ class World(Protocol):
     def begin(self, sid: str, uid: str, command: Command) -> None:
         """Start working on a service; a second call for one that is being worked on is ignored."""
 
+    def busy(self, sid: str) -> bool:
+        """Return whether a service is being worked on, or an end of that was not told yet."""
+
     def finished(self) -> dict[str, Result]:
         """Return, and forget, what ended since the last call, by `uid`."""
 

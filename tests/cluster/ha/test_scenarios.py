@@ -7,8 +7,8 @@ import random
 import pytest
 
 from course.cluster.ha.placement import Group, choose
-from course.cluster.ha.simulation import Simulation
-from course.cluster.ha.states import Resource, Wish
+from course.cluster.ha.simulation import SimulatedWorld, Simulation
+from course.cluster.ha.states import Resource, ServiceState, Wish
 from course.error import UsageError
 from tests.cluster.ha.scenarios import play
 
@@ -86,3 +86,22 @@ def test_an_unknown_event_is_named():
     """An event that nobody can mean is refused with its words."""
     with pytest.raises(UsageError, match="explode node1"):
         three_nodes(vm_1=Resource("node1", Wish.STARTED)).run([["explode node1"]])
+
+
+def test_a_service_whose_files_are_on_their_way_is_left_alone(monkeypatch):
+    """While a migration works, its configuration may be on the target already: that is no mistake of anybody."""
+    working = set()
+    begin = SimulatedWorld.begin
+
+    def begin_only(world, sid, uid, command):
+        if command.kind is ServiceState.MIGRATE:
+            world.move_config(sid, world.node, command.target)
+            working.add(sid)
+        else:
+            begin(world, sid, uid, command)
+
+    monkeypatch.setattr(SimulatedWorld, "begin", begin_only)
+    monkeypatch.setattr(SimulatedWorld, "busy", lambda world, sid: sid in working)
+    log = three_nodes(vm_101=Resource("node2")).run([ALL_ON, ["service vm:101 migrate node3"]])
+    assert working == {"vm:101"}
+    assert [line for line in log if line.startswith("err")] == []
