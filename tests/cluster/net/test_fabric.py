@@ -266,8 +266,8 @@ def test_the_node_itself_answers_and_has_a_firewall(rack):
     assert layers(one.socket.recv(65536))[2].type == 0
     rack.write("firewall/cluster.fw", ON)
     one.send(ping(one, Node, dest="10.0.0.2", number=2))
-    rack.write("firewall/cluster.fw", ON + "[RULES]\nIN Ping(ACCEPT)\n")
     _until(lambda: _port(rack, "trevor", "host")["drops"])
+    rack.write("firewall/cluster.fw", ON + "[RULES]\nIN Ping(ACCEPT)\n")
     one.send(ping(one, Node, dest="10.0.0.2", number=3))
     assert layers(one.socket.recv(65536))[2].body[:2] == b"\0\3"
     rack.write("nodes/trevor/host.fw", "[RULES]\nIN REJECT -p udp\n")
