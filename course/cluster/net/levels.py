@@ -16,6 +16,7 @@ Source: what pve-firewall 5.0 makes of these files, read in its public sources a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ LOCAL_NETWORK = "10.0.0.0/24"
 _MANAGEMENT = "22,3128,8006,5900:5999,60000:60050"
 _TO_OTHERS = "22,3128,8006,5900:5999"
 _COROSYNC = "5404:5405"
+_SETTLED_NS = 100_000_000  # a time stamp younger than this may stand for a second change as well
 _ACTIONS: dict[str, Action] = {"ACCEPT": "ACCEPT", "DROP": "DROP", "REJECT": "REJECT"}
 
 
@@ -177,12 +179,12 @@ class Levels:
         self._log = log
         self._warn = warn
         self._others = dict(others or {})
-        self._read: dict[str, tuple[tuple[int, ...], Firewall]] = {}
+        self._read: dict[str, tuple[tuple[int, ...], bool, Firewall]] = {}
 
     def changed(self, vmids: Iterable[int]) -> bool:
         """Say whether a file that counts for these guests or for the node changed since it was read."""
         names = [CLUSTER, host_file(self._node), *map(guest_file, vmids)]
-        return any(name not in self._read or self._read[name][0] != self._stamp(name) for name in names)
+        return any(self._kept(name, self._stamp(name)) is None for name in names)
 
     def _stamp(self, name: str) -> tuple[int, ...]:
         try:
@@ -191,14 +193,20 @@ class Levels:
             return ()
         return found.st_mtime_ns, found.st_ino, found.st_size
 
+    def _kept(self, name: str, stamp: tuple[int, ...]) -> Firewall | None:
+        """Return what was read of a file before, unless it changed, or may have changed within the tick of a clock."""
+        kept = self._read.get(name)
+        return kept[2] if kept is not None and kept[0] == stamp and kept[1] else None
+
     def file(self, name: str) -> Firewall:
         """Return what a file says now; a line that cannot be read is left out."""
         stamp = self._stamp(name)
-        kept = self._read.get(name)
-        if kept is not None and kept[0] == stamp:
-            return kept[1]
+        kept = self._kept(name, stamp)
+        if kept is not None:
+            return kept
+        settled = not stamp or time.time_ns() - stamp[0] > _SETTLED_NS
         found = readable(files.read(self._folder / name), lambda words: self._warn(f"{name}: {words}"))
-        self._read[name] = (stamp, found)
+        self._read[name] = (stamp, settled, found)
         return found
 
     @property

@@ -48,12 +48,10 @@ def levels_of(folder: Path, target: Path) -> Levels:
     for file in folder.glob("*.fw"):
         where = target / "nodes" / "self" if file.name == "host.fw" else target / "firewall"
         shutil.copy(file, where / file.name)
-    levels = Levels(target, "self", lambda vmid: silent, lambda words: None, NODES)
-    aliases = levels.file("firewall/cluster.fw").aliases
-    from course.cluster.config.firewall import Named
-
-    aliases.setdefault("local_network", Named("172.16.1.0/24"))
-    return levels
+    cluster = target / "firewall" / "cluster.fw"
+    before = cluster.read_text() if cluster.exists() else ""
+    cluster.write_text(f"{before}\n[ALIASES]\nlocal_network 172.16.1.0/24\n")  # upstream finds it out by itself
+    return Levels(target, "self", lambda vmid: silent, lambda words: None, NODES)
 
 
 def packet_of(case: dict[str, str]) -> Packet:
