@@ -47,7 +47,7 @@ class Crew:
         self._tries = collections.Counter[Submission]()
         self._size = min(size, len(submissions))
         if self._size and _may_fork():
-            warm(course)
+            warm(course, {one.lesson for one in submissions})
         self._hands = [_Hand(self._root, self._anew) for _ in range(self._size)]
         for hand in self._hands:
             self._feed(hand)

@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,7 @@ def _unpacked(one: Submission, files: Mapping[str, bytes]) -> Iterator[Path]:
         yield folder
 
 
-def kindle(course: Course) -> None:
+def kindle(course: Course, lessons: Iterable[str]) -> None:
     """Start what takes long to start and is needed to execute: zygote, usher for judges. Waits for neither."""
     global _court  # noqa: PLW0603 - one for each process, as the zygote
     from ..judge import Court  # noqa: PLC0415 - only who executes needs it
@@ -116,16 +116,18 @@ def kindle(course: Course) -> None:
         from ..sandbox.provisioner import zygote  # noqa: PLC0415 - Linux only
 
         if (level := probe()).level is not Isolation.NONE:
-            zygote(level, wait=False)
+            sources = [path for lesson in lessons for path in course.source_notebooks(lesson)]
+            plots = any("plot" in path.read_text(encoding="utf-8") for path in sources)
+            zygote(level, wait=False, plots=plots)
 
 
 def _unboxed(course: Course) -> bool:
     return any(course.config[name].get("sandbox") == "none" for name in ("CachedExecute", "SplitExecute"))
 
 
-def warm(course: Course) -> None:
+def warm(course: Course, lessons: Iterable[str]) -> None:
     """Get this process ready to be forked into workers: all imported, all started that they share."""
-    kindle(course)
+    kindle(course, lessons)
     _worker(str(course.root)).converter._court = _court
     importlib.import_module("..remembering", __package__)
 

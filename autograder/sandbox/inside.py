@@ -24,7 +24,7 @@ _KERNEL = (
     "IPython.core.completerlib", "IPython.core.logger", "IPython.core.oinspect", "IPython.extensions.storemagic",
     "IPython.terminal.debugger", "zmq.eventloop.zmqstream", "zmq.asyncio", "tornado.platform.asyncio", "comm",
     "ipykernel.debugger", "tornado.queues",
-    "encodings.idna", "encodings.latin_1", "stringprep", "pydoc", "faulthandler", "matplotlib_inline.config",
+    "encodings.idna", "encodings.latin_1", "stringprep", "pydoc", "faulthandler",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from .level import Level, Limits
-from .zygote import Box, SandboxError, Zygote, sockets
+from .zygote import MODULES, PLOTTING, Box, SandboxError, Zygote, sockets
 
 NAME = "course-sandbox"
 
@@ -53,17 +53,18 @@ def unregister() -> None:
     factory.default_provisioner_name = "local-provisioner"
 
 
-def zygote(level: Level | None = None, *, wait: bool = True) -> Zygote:
+def zygote(level: Level | None = None, *, wait: bool = True, plots: bool = True) -> Zygote:
     """Return this process's zygote, starting it on first use; it ends with the process.
 
     Args:
         level: as `probe` returned it; None to ask it. Only the first call decides.
         wait: until it is ready, if it is started now.
+        plots: whether the first kernels will draw plots.
     """
     with _lock:
         mine = _zygotes.get(os.getpid())
         if mine is None:
-            mine = _zygotes[os.getpid()] = Zygote(level, wait=wait)
+            mine = _zygotes[os.getpid()] = Zygote(level, MODULES + PLOTTING if plots else MODULES, wait=wait)
             atexit.register(mine.close)
         return mine
 

@@ -32,6 +32,8 @@ MODULES = (
     "course.vcpu", "course.plot", "course.capability",
 )  # fmt: skip
 """What kernels have imported before a student's first line."""
+PLOTTING = ("matplotlib_inline.config", "matplotlib.figure", "matplotlib.backends.backend_svg")
+"""The same where notebooks draw plots: half a second, and twice the memory to be copied by each fork."""
 
 _FIRST_UID, _UIDS = 61_200, 3000
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
@@ -157,7 +159,9 @@ class Zygote:
         missing: what could not be imported beforehand: "name: why", by line.
     """
 
-    def __init__(self, level: Level | None = None, modules: Sequence[str] = MODULES, *, wait: bool = True) -> None:
+    def __init__(
+        self, level: Level | None = None, modules: Sequence[str] = MODULES + PLOTTING, *, wait: bool = True
+    ) -> None:
         """Start it.
 
         Args:

@@ -21,7 +21,7 @@ def works(request, monkeypatch, tmp_path):
     if forked and not hasattr(os, "fork"):
         pytest.skip("this system does not fork")
     monkeypatch.setattr(crew, "_may_fork", lambda: forked)
-    monkeypatch.setattr(crew, "warm", lambda course: None)
+    monkeypatch.setattr(crew, "warm", lambda course, lessons: None)
     monkeypatch.setattr(crew, "_work", _deadly)
 
     class Course:
