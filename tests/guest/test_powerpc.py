@@ -54,7 +54,9 @@ def test_the_small_root_keeps_what_a_shell_needs():
     assert "usr/share/installer" not in kept
 
 
-@pytest.mark.parametrize("damaged", [b"", b"no gzip", gzip.compress(b"no cpio", mtime=0)], ids=["empty", "text", "no cpio"])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"no gzip", gzip.compress(b"no cpio", mtime=0)], ids=["empty", "text", "no cpio"]
+)
 def test_a_damaged_root_is_refused(damaged):
     """What is no archive gets a sentence."""
     with pytest.raises(GuestError, match=r"damaged|no newc archive"):
