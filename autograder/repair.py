@@ -32,6 +32,8 @@ import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbgrader.preprocessors import NbGraderPreprocessor
 
+from . import notebooks
+
 NOTE_ID = "repair-note"
 MAX_FILE_BYTES = 64 << 20
 MAX_SOURCE_CHARACTERS = 1 << 20
@@ -145,7 +147,7 @@ def released(coursedir: Any, resources: Any) -> Node | None:
     names = resources["nbgrader"]
     folder = Path(coursedir.format_path(coursedir.release_directory, ".", names["assignment"]))
     path = folder / f"{names['notebook']}.ipynb"
-    return nbformat.read(path, as_version=4) if path.is_file() else None  # type: ignore[no-untyped-call]
+    return notebooks.read(path) if path.is_file() else None
 
 
 def rebuild(submitted: Node, skeleton: Node) -> tuple[Node, list[str]]:

@@ -14,6 +14,8 @@ from typing import Any
 
 from course.build.names import Names, Origins
 
+from . import notebooks
+
 Node = Any
 
 
@@ -124,14 +126,12 @@ def modules(code: str) -> set[str]:
 
 def source_notebook(coursedir: Any, resources: Mapping[str, Any]) -> Node | None:
     """The instructor's notebook, else the released one; None when there is neither."""
-    import nbformat  # noqa: PLC0415 - a second of import; graders have it anyway
-
     names = resources["nbgrader"]
     for directory in (coursedir.source_directory, coursedir.release_directory):
         folder = Path(coursedir.root) / coursedir.format_path(directory, ".", names["assignment"])
         path = folder / f"{names['notebook']}.ipynb"
         if path.is_file():
-            return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+            return notebooks.read(path)
     return None
 
 

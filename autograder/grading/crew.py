@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -48,6 +49,8 @@ class Crew:
         self._size = min(size, len(submissions))
         if self._size and _may_fork():
             warm(course, {one.lesson for one in submissions})
+            if not gc.isenabled():  # as the command has it; nothing that is there by now is garbage
+                gc.freeze()
         self._hands = [_Hand(self._root, self._anew) for _ in range(self._size)]
         for hand in self._hands:
             self._feed(hand)
@@ -152,6 +155,7 @@ def _work(root: str, orders: Any, parent: int, forked: bool, anew: bool) -> None
             os._exit(1)
     if forked:
         adopt(root, parent)
+        gc.enable()
     with contextlib.suppress(EOFError, OSError):
         while (one := orders.recv()) is not None:  # the end of the pipe may be open in younger workers
             orders.send(_result(root, one, anew))

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import notebooks
 from ..cache import Cache
 from .course import Course, Submission
 
@@ -196,7 +197,7 @@ class Worker:
             resources: Any = {"unique_key": source.stem, "nbgrader": names}
             exporter = self._exporter()
             text, resources = exporter.from_filename(str(submitted), resources=resources)
-            nb = _with_tests(_parse(text), _read(source))
+            nb = _with_tests(_parse(text), notebooks.read(source))
             self._add_files(source.parent, folder)
             resources["metadata"]["path"] = str(folder)
             prepared.append((nb, resources, CachedExecute(parent=exporter, config=self.course.config)))
@@ -242,17 +243,6 @@ def _parse(text: str) -> Any:
     import nbformat  # noqa: PLC0415
 
     return nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
-
-
-@functools.cache
-def _read_at(path: Path, _changed_ns: int) -> Any:
-    import nbformat  # noqa: PLC0415
-
-    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-
-
-def _read(path: Path) -> Any:
-    return _read_at(path, path.stat().st_mtime_ns)
 
 
 class _Remarks:

@@ -7,6 +7,7 @@ it, and what it leaves open, are the reasons.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -36,25 +37,42 @@ def probe() -> Level:
 def _probe(_user: int) -> Level:
     if not sys.platform.startswith("linux"):
         return Level(Isolation.NONE, (f"{sys.platform} is not Linux",))
-    checkout = str(Path(__file__).resolve().parents[2])
-    places = os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__],
-            env={**os.environ, "PYTHONPATH": places, "PYTHONWARNINGS": "ignore"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=True,
-        )
-        found = json.loads(done.stdout)
+        with _begun.pop(os.getpid(), None) or _ask() as asked:
+            try:
+                said, complaints = asked.communicate(timeout=_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                asked.kill()
+                raise
+        if asked.returncode:
+            raise subprocess.CalledProcessError(asked.returncode, asked.args, said, complaints)
+        found = json.loads(said)
         return Level(Isolation(found["level"]), tuple(found["reasons"]), found["userns"])
     except subprocess.CalledProcessError as error:
         why = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         why = f"{type(error).__name__}: {error}"
     return Level(Isolation.NONE, (f"the probe failed: {why}",))
+
+
+_begun: dict[int, subprocess.Popen[str]] = {}
+
+
+def begin() -> None:
+    """Start what `probe` will wait for; for those who have something else to do until then."""
+    if sys.platform.startswith("linux") and not _probe.cache_info().currsize:
+        with contextlib.suppress(OSError):
+            _begun.setdefault(os.getpid(), _ask())
+
+
+def _ask() -> subprocess.Popen[str]:
+    checkout = str(Path(__file__).resolve().parents[2])
+    places = os.pathsep.join(filter(None, (checkout, os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        env={**os.environ, "PYTHONPATH": places, "PYTHONWARNINGS": "ignore"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def measure() -> Level:
