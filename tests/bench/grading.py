@@ -261,7 +261,7 @@ def _graded_plainly(habitat: Habitat, shown: list[Specimen]) -> list[str]:
 
 
 def _autograde_while_it_goes_on(habitat: Habitat) -> bool:
-    """Grade with nbgrader until it ends, or has had nothing to show for a minute: then it is killed; returns whether."""
+    """Grade with nbgrader until it ends or, when it has had nothing to show for a minute, kill it; tells whether."""
     import psutil
 
     folder = habitat.root / "autograder" / "work" / "autograded"
