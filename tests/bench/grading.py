@@ -212,7 +212,7 @@ def zoo() -> None:
             )
     _say(f"the zoo: {len(shown)} submissions that plain nbgrader may be shown" + " " * 9 + "nbgrader      ours")
     for label, *cells in zip(
-        ("points wrongly given", "points wrongly taken", "no marks at all", "batch stopped by", "harm done (findings)"),
+        ("points wrongly given", "points wrongly taken", "no marks at all", "batch stopped at", "harm done (findings)"),
         *rows,
         strict=True,
     ):
