@@ -110,3 +110,12 @@ def test_the_witness_sees_a_guest_s_life(cluster: Lab):
         assert moment[0] >= 1
     assert cluster.processes(vmid) == []
     assert cluster.place(vmid) == ""
+
+
+@pytest.mark.qemu
+def test_another_lab_of_the_same_process_is_trusted_too(cluster: Lab):
+    """Each lab has an authority of its own: what was written for the one before is not used again."""
+    let_go()
+    again = lab()
+    again.outside.ask("listen")
+    assert len(ProxmoxAPI(**again.access).nodes.get()) == 3

@@ -28,7 +28,7 @@ MEMORY_MIB = 32
 _QUIET_S = 30.0
 """A task that an answer has left behind may take so long; then it is stopped."""
 _vmids = itertools.count(1000)
-_authority: dict[int, Path] = {}
+_authority: dict[tuple[int, str], Path] = {}
 
 
 class CheckError(Exception):
@@ -289,12 +289,12 @@ def shuffled_nodes(trial: Trial) -> list[str]:
 
 
 def _authority_file(text: str) -> Path:
-    """The authority's certificate as a file of this process, for ``verify_ssl``."""
-    pid = os.getpid()
-    if pid not in _authority:
+    """Each lab's authority as a file of this process, for ``verify_ssl``."""
+    known = (os.getpid(), text)
+    if known not in _authority:
         folder = Path(tempfile.mkdtemp(prefix="check-"))
         folder.chmod(0o755)
-        _authority[pid] = folder / "pve-root-ca.pem"
-        _authority[pid].write_text(text)
+        _authority[known] = folder / "pve-root-ca.pem"
+        _authority[known].write_text(text)
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return _authority[pid]
+    return _authority[known]
